@@ -1,0 +1,55 @@
+/* main.c - the tidelog command: a Lua state with Tidelog in it, and lua/tidelog/cli, which
+** does all the work and returns the exit status. */
+#include <lauxlib.h>
+#include <lua.h>
+#include <signal.h>
+#include <stdio.h>
+
+#include "lua/state.h"
+#include "tidelog.h"
+
+typedef struct arguments {
+  int count;
+  char **values;
+} arguments;
+
+/* Runs in protected mode: main(arguments) of tidelog.cli -> exit status. */
+static int run(lua_State *L) {
+  const arguments *given = lua_touserdata(L, 1);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "tidelog.cli");
+  lua_call(L, 1, 1);
+  lua_createtable(L, given->count, 0);
+  for (int i = 0; i < given->count; i++) {
+    lua_pushstring(L, given->values[i]);
+    lua_rawseti(L, -2, i); /* the command's own name is at 0, as in lua5.4's arg */
+  }
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+static const char *describe(lua_State *L) {
+  const char *message = luaL_tolstring(L, -1, NULL);
+  return message == NULL ? "an error that cannot be shown" : message;
+}
+
+int main(int count, char **values) {
+  tide_error error = {0};
+  arguments given = {count, values};
+  int status = 1;
+  signal(SIGPIPE, SIG_IGN); /* `tidelog events | head` ends by a failed write, not by a kill */
+  lua_State *L = tide__state_new(&error);
+  if (L == NULL) {
+    fprintf(stderr, "tidelog: %s\n", error.message);
+    return 1;
+  }
+  lua_pushcfunction(L, run);
+  lua_pushlightuserdata(L, &given);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+    status = (int)lua_tointeger(L, -1);
+  else
+    fprintf(stderr, "tidelog: %s\n", describe(L));
+  lua_close(L);
+  if (fflush(stdout) != 0 || ferror(stdout)) status = status == 0 ? 1 : status;
+  return status;
+}

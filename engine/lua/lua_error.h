@@ -1,0 +1,21 @@
+/* lua_error.h - the one translator each way between tide_error and Lua errors. */
+#ifndef TIDE_LUA_ERROR_H
+#define TIDE_LUA_ERROR_H
+
+#include <lua.h>
+
+#include "tidelog.h"
+
+/* Remembers lua/tidelog/err.lua's metatable for this state: [-0, +0]. The module
+** table of tidelog.err is at `index`. */
+void tide__lua_error_open(lua_State *L, int index);
+
+/* Raises the error as a table as err.lua makes it; never returns. Nothing may be held
+** by the caller that only C can free. */
+int tide__lua_raise(lua_State *L, const tide_error *error);
+
+/* Fills *error from the Lua error value at `index` (a table of err.lua's, or anything
+** else, which becomes TIDE_DOMAIN) and returns its code. Raises nothing. */
+int tide__lua_caught(lua_State *L, int index, tide_error *error);
+
+#endif

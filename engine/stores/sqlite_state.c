@@ -1,0 +1,311 @@
+/* sqlite_state.c - what is kept beside a tenant's log in SQLite: snapshots, leases with
+** their cursors, and documents. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/names.h"
+#include "stores/sqlite_tenant.h"
+
+/* ---- Snapshots --------------------------------------------------------------------- */
+
+int tide__sqlite_get_snapshot(tide_store *store, const char *tenant, const char *type,
+                              const char *id, tide_snapshot *snapshot, tide_error *error) {
+  const tide__value values[] = {tide__text(type), tide__text(id)};
+  sqlite3_stmt *statement = NULL;
+  tide__tenant *taken;
+  tide__db *db;
+  const void *data;
+  size_t size;
+  bool row = false;
+  tide_snapshot found = {0};
+  int code = tide__tenant_take(store, tenant, false, &taken, &db, error);
+  if (code != TIDE_OK || taken == NULL) goto end;
+  code = tide__db_start(db, TIDE__GET_SNAPSHOT, values, 2, &statement, error);
+  if (code == TIDE_OK) code = tide__db_step(db, statement, &row, error);
+  if (code != TIDE_OK || !row) goto end;
+  code = tide__column_integer(db, statement, 0, 0, INT64_MAX, &found.version, error);
+  if (code == TIDE_OK)
+    code = tide__column_blob(db, statement, 1, TIDE_CODE_SIZE, TIDE_CODE_SIZE, &data, &size, error);
+  if (code != TIDE_OK) goto end;
+  memcpy(found.code, data, TIDE_CODE_SIZE);
+  code = tide__column_bson(db, statement, 2, &found.state, error);
+end:
+  tide__db_end(statement);
+  tide__tenant_give(store, taken);
+  if (code == TIDE_OK) *snapshot = found;
+  return code;
+}
+
+static int put_snapshot(tide__db *db, const char *type, const char *id,
+                        const tide_snapshot *snapshot, tide_error *error) {
+  int64_t stream, events;
+  int code = tide__db_begin(db, error);
+  if (code != TIDE_OK) return code;
+  code = tide__sqlite_aggregate(db, type, id, &stream, &events, error);
+  if (code == TIDE_OK && snapshot->version >= events)
+    code = tide__fail(error, TIDE_INVALID_ARGUMENT, "version",
+                      "a snapshot of version %lld, but the aggregate has %lld events",
+                      (long long)snapshot->version, (long long)events);
+  const tide__value values[] = {
+      tide__integer(stream),
+      tide__integer(snapshot->version),
+      tide__blob(snapshot->code, TIDE_CODE_SIZE),
+      tide__blob(snapshot->state.data, snapshot->state.size),
+  };
+  if (code == TIDE_OK) code = tide__db_run(db, TIDE__PUT_SNAPSHOT, values, 4, error);
+  if (code == TIDE_OK) return tide__db_commit(db, "the snapshot was", error);
+  tide__db_rollback(db);
+  return code;
+}
+
+int tide__sqlite_put_snapshot(tide_store *store, const char *tenant, const char *type,
+                              const char *id, const tide_snapshot *snapshot, tide_error *error) {
+  tide__tenant *taken;
+  tide__db *db;
+  int code = tide__tenant_take(store, tenant, false, &taken, &db, error);
+  if (code != TIDE_OK) return code;
+  if (taken == NULL)
+    return tide__fail(error, TIDE_INVALID_ARGUMENT, "version",
+                      "a snapshot of version %lld, but the aggregate has no events",
+                      (long long)snapshot->version);
+  code = tide__db_flush_commits(db, false, error);
+  if (code == TIDE_OK) code = put_snapshot(db, type, id, snapshot, error);
+  /* On every path: the next commit on this connection must be durable. */
+  if (tide__db_flush_commits(db, true, NULL) != TIDE_OK) db->broken = true;
+  tide__tenant_give(store, taken);
+  return code;
+}
+
+/* ---- Documents --------------------------------------------------------------------- */
+
+/* Inside a transaction. */
+static int write_documents(tide__db *db, const tide_document *documents, size_t count,
+                           tide_error *error) {
+  int code = TIDE_OK;
+  for (size_t i = 0; i < count && code == TIDE_OK; i++) {
+    const tide_document *d = &documents[i];
+    const tide__value values[] = {tide__text(d->path), tide__blob(d->body, d->size)};
+    code = d->body == NULL ? tide__db_run(db, TIDE__DELETE_DOCUMENT, values, 1, error)
+                           : tide__db_run(db, TIDE__PUT_DOCUMENT, values, 2, error);
+  }
+  return code;
+}
+
+int tide__sqlite_put_documents(tide_store *store, const char *tenant,
+                               const tide_document *documents, size_t count, tide_error *error) {
+  tide__tenant *taken;
+  tide__db *db;
+  bool any = false; /* deleting makes no tenant */
+  for (size_t i = 0; i < count; i++)
+    any = any || documents[i].body != NULL;
+  int code = tide__tenant_take(store, tenant, any, &taken, &db, error);
+  if (code != TIDE_OK || taken == NULL) return code;
+  code = tide__db_begin(db, error);
+  if (code != TIDE_OK) goto end;
+  code = write_documents(db, documents, count, error);
+  if (code == TIDE_OK) {
+    code = tide__db_commit(db, "the documents were", error);
+  } else {
+    tide__db_rollback(db);
+  }
+end:
+  tide__tenant_give(store, taken);
+  return code;
+}
+
+int tide__sqlite_get_document(tide_store *store, const char *tenant, const char *path,
+                              tide_bytes *body, tide_error *error) {
+  const tide__value values[] = {tide__text(path)};
+  sqlite3_stmt *statement = NULL;
+  tide__tenant *taken;
+  tide__db *db;
+  bool row = false;
+  tide_bytes found = {0};
+  int code = tide__tenant_take(store, tenant, false, &taken, &db, error);
+  if (code == TIDE_OK && taken != NULL)
+    code = tide__db_start(db, TIDE__GET_DOCUMENT, values, 1, &statement, error);
+  if (code == TIDE_OK && taken != NULL) code = tide__db_step(db, statement, &row, error);
+  if (code == TIDE_OK && row) code = tide__column_bson(db, statement, 0, &found, error);
+  tide__db_end(statement);
+  tide__tenant_give(store, taken);
+  if (code == TIDE_OK) *body = found;
+  return code;
+}
+
+/* Adds a text with its NUL; *room is what bytes->data has. */
+static int add_text(tide_bytes *bytes, size_t *room, const char *text, tide_error *error) {
+  size_t size = strlen(text) + 1;
+  if (size > *room - bytes->size) {
+    size_t wanted = *room * 2 > bytes->size + size ? *room * 2 : bytes->size + size;
+    uint8_t *grown = realloc(bytes->data, wanted);
+    if (grown == NULL) return tide__fail_memory(error);
+    bytes->data = grown;
+    *room = wanted;
+  }
+  memcpy(bytes->data + bytes->size, text, size);
+  bytes->size += size;
+  return TIDE_OK;
+}
+
+int tide__sqlite_list_documents(tide_store *store, const char *tenant, const char *prefix,
+                                const char *after, size_t limit, tide_bytes *paths, size_t *count,
+                                tide_error *error) {
+  sqlite3_stmt *statement = NULL;
+  tide__tenant *taken;
+  tide__db *db;
+  size_t room = 0, found = 0, size = strlen(prefix);
+  tide_bytes list = {0};
+  const char *path;
+  bool row, behind = after != NULL && strcmp(after, prefix) >= 0;
+  const tide__value values[] = {tide__text(behind ? after : prefix),
+                                tide__integer(limit > INT64_MAX ? INT64_MAX : (int64_t)limit)};
+  int code = tide__tenant_take(store, tenant, false, &taken, &db, error);
+  if (code != TIDE_OK || taken == NULL) goto end;
+  code =
+      tide__db_start(db, behind ? TIDE__LIST_AFTER : TIDE__LIST_FROM, values, 2, &statement, error);
+  while (code == TIDE_OK && found < limit) {
+    code = tide__db_step(db, statement, &row, error);
+    if (code != TIDE_OK || !row) break;
+    code = tide__column_text(db, statement, 0, TIDE_PATH_MAX, false, &path, error);
+    if (code != TIDE_OK || strncmp(path, prefix, size) != 0) break;
+    code = add_text(&list, &room, path, error);
+    found++;
+  }
+end:
+  tide__db_end(statement);
+  tide__tenant_give(store, taken);
+  if (code == TIDE_OK) {
+    *paths = list;
+    *count = found;
+  } else {
+    tide__bytes_free(&list);
+  }
+  return code;
+}
+
+/* ---- Leases and cursors -------------------------------------------------------------- */
+
+/* A thread's row; one that is not there is nobody's, with token 0. */
+typedef struct thread_row {
+  char owner[TIDE_NAME_MAX + 1]; /* "": nobody */
+  int64_t token, until;
+  tide_bytes cursors;
+} thread_row;
+
+static int read_thread(tide__db *db, const char *thread, thread_row *to, tide_error *error) {
+  static const uint8_t empty[] = {5, 0, 0, 0, 0}; /* {} */
+  const tide__value values[] = {tide__text(thread)};
+  sqlite3_stmt *statement;
+  const char *owner;
+  bool row = false;
+  memset(to, 0, sizeof *to);
+  int code = tide__db_start(db, TIDE__GET_THREAD, values, 1, &statement, error);
+  if (code == TIDE_OK) code = tide__db_step(db, statement, &row, error);
+  if (code != TIDE_OK) goto end;
+  if (!row) {
+    to->cursors.data = malloc(sizeof empty);
+    if (to->cursors.data == NULL) {
+      code = tide__fail_memory(error);
+      goto end;
+    }
+    memcpy(to->cursors.data, empty, sizeof empty);
+    to->cursors.size = sizeof empty;
+    goto end;
+  }
+  code = tide__column_text(db, statement, 0, TIDE_NAME_MAX, true, &owner, error);
+  if (code != TIDE_OK) goto end;
+  if (owner != NULL) memcpy(to->owner, owner, strlen(owner) + 1); /* at most TIDE_NAME_MAX */
+  code = tide__column_integer(db, statement, 1, 0, INT64_MAX - 1, &to->token, error);
+  if (code == TIDE_OK)
+    code = tide__column_integer(db, statement, 2, INT64_MIN, INT64_MAX, &to->until, error);
+  if (code == TIDE_OK) code = tide__column_bson(db, statement, 3, &to->cursors, error);
+end:
+  tide__db_end(statement);
+  return code;
+}
+
+int tide__sqlite_lease(tide_store *store, const char *tenant, const char *thread, const char *owner,
+                       int64_t duration, tide_lease *lease, tide_error *error) {
+  tide__tenant *taken;
+  tide__db *db;
+  thread_row now_has = {0};
+  tide_lease given = {0};
+  int code = tide__tenant_take(store, tenant, true, &taken, &db, error);
+  if (code != TIDE_OK) return code;
+  code = tide__db_begin(db, error);
+  if (code != TIDE_OK) goto end;
+  code = read_thread(db, thread, &now_has, error);
+  if (code != TIDE_OK) {
+    tide__db_rollback(db);
+    goto end;
+  }
+  int64_t now = tide__now();
+  given.token = now_has.token;
+  given.until = now_has.until;
+  if (now_has.owner[0] != '\0' && now_has.until > now && strcmp(now_has.owner, owner) != 0) {
+    tide__db_rollback(db);
+    goto end;
+  }
+  given.held = true;
+  given.token++;
+  given.until = duration > INT64_MAX - now ? INT64_MAX : now + duration;
+  const tide__value values[] = {tide__text(thread), tide__text(owner), tide__integer(given.token),
+                                tide__integer(given.until)};
+  code = tide__db_run(db, TIDE__PUT_LEASE, values, 4, error);
+  if (code != TIDE_OK) {
+    tide__db_rollback(db);
+    goto end;
+  }
+  /* Unknown to the caller is safe: the lease expires, the next token is larger. */
+  code = tide__db_commit(db, "the lease was", error);
+  if (code != TIDE_OK) goto end;
+  given.cursors = now_has.cursors;
+  now_has.cursors = (tide_bytes){0};
+end:
+  tide__tenant_give(store, taken);
+  tide__bytes_free(&now_has.cursors);
+  if (code == TIDE_OK) *lease = given;
+  return code;
+}
+
+static int fail_lease(const char *thread, int64_t token, int64_t current, tide_error *error) {
+  return tide__fail(error, TIDE_CONCURRENCY, "lease",
+                    "the lease %lld on thread %.80s is not held: the current one is %lld",
+                    (long long)token, thread, (long long)current);
+}
+
+int tide__sqlite_commit_cursors(tide_store *store, const char *tenant, const char *thread,
+                                const char *owner, int64_t token, const tide_bytes *cursors,
+                                const tide_document *documents, size_t count, bool release,
+                                tide_error *error) {
+  tide__tenant *taken;
+  tide__db *db;
+  thread_row has = {0};
+  int code = tide__tenant_take(store, tenant, false, &taken, &db, error);
+  if (code != TIDE_OK) return code;
+  if (taken == NULL) return fail_lease(thread, token, 0, error);
+  code = tide__db_begin(db, error);
+  if (code != TIDE_OK) goto end;
+  code = read_thread(db, thread, &has, error);
+  if (code == TIDE_OK &&
+      (has.token != token || strcmp(has.owner, owner) != 0 || has.until <= tide__now()))
+    code = fail_lease(thread, token, has.token, error);
+  const tide__value values[] = {
+      tide__text(thread),
+      tide__blob(cursors == NULL ? NULL : cursors->data, cursors == NULL ? 0 : cursors->size),
+  };
+  if (code == TIDE_OK && cursors != NULL)
+    code = tide__db_run(db, TIDE__PUT_CURSORS, values, 2, error);
+  if (code == TIDE_OK) code = write_documents(db, documents, count, error);
+  if (code == TIDE_OK && release) code = tide__db_run(db, TIDE__END_LEASE, values, 1, error);
+  if (code == TIDE_OK) {
+    code = tide__db_commit(db, "the cursors and documents were", error);
+  } else {
+    tide__db_rollback(db);
+  }
+end:
+  tide__tenant_give(store, taken);
+  tide__bytes_free(&has.cursors);
+  return code;
+}

@@ -1,0 +1,224 @@
+/* store.h - what every database does for the engine: one small vtable, and one
+** contract suite (tests/contract) that every store passes.
+**
+** Rules for all functions
+**   - They return TIDE_OK or a tide_code and fill `error` (which may be NULL).
+**     A function that fails has changed nothing, unless its comment says so.
+**   - Any thread may call them; a store locks what it must. A tide_scan or
+**     tide_result belongs to one thread at a time.
+**   - Tenants are checked by the caller (tide__store_* in store.c does it), so a
+**     store may take `tenant` as valid.
+**   - A tenant comes into being with its first write. Reading one that does not
+**     exist finds nothing and creates nothing.
+**   - Reads are pulled: no callback, so that a Lua error never crosses a
+**     database call. Nothing stays locked in the database between two calls.
+**   - After fork() a child must open its own store; the parent's handle answers
+**     TIDE_STORE there.
+*/
+#ifndef TIDE_STORES_STORE_H
+#define TIDE_STORES_STORE_H
+
+#include <stdbool.h>
+
+#include "core/commit.h"
+
+#define TIDE_CODE_SIZE 16                   /* bytes of a hash of domain code */
+#define TIDE_LEASE_MAX INT64_C(86400000000) /* ms: a thousand days            */
+
+typedef struct tide_store tide_store;
+typedef struct tide_scan tide_scan;
+
+/* Bytes that a store hands out: free with tide__bytes_free. */
+typedef struct tide_bytes {
+  uint8_t *data; /* NULL: nothing there */
+  size_t size;
+} tide_bytes;
+
+void tide__bytes_free(tide_bytes *bytes); /* twice is harmless */
+
+typedef struct tide_store_options {
+  int busy_timeout; /* ms to wait for another writer; 0: the default, 10,000 */
+  int max_open;     /* tenants kept open at once; 0: the default, 64         */
+} tide_store_options;
+
+/* What became of one commit of a group. */
+typedef enum tide_outcome {
+  TIDE_APPENDED = 1, /* durable; position, time and hash are set              */
+  TIDE_CONFLICT = 2, /* its version is not the aggregate's next one: nothing
+                        of this commit was written                            */
+  TIDE_DUPLICATE = 3 /* its command_id is already in that aggregate's history:
+                        `position` is the first one's, nothing was written    */
+} tide_outcome;
+
+/* Which commits to read. Zero means: the whole tenant, forwards. */
+typedef struct tide_query {
+  const char *type; /* both NULL: all commits of the tenant, else those of    */
+  const char *id;   /* one aggregate                                          */
+  int64_t from;     /* forwards: the first version (of an aggregate) or position
+                       (of a tenant) that is wanted; backwards: the last one.
+                       A commit that holds it is included whole.              */
+  bool backwards;
+  int64_t limit; /* commits at most; 0: no limit                           */
+} tide_query;
+
+typedef struct tide_snapshot {
+  int64_t version;              /* of the last event in it                    */
+  uint8_t code[TIDE_CODE_SIZE]; /* of the domain code that made it            */
+  tide_bytes state;             /* BSON                                       */
+} tide_snapshot;
+
+/* A thread's lease. The token grows by one at each acquisition, for ever. */
+typedef struct tide_lease {
+  int64_t token;
+  int64_t until;      /* ms since 1970 by the store's clock                   */
+  bool held;          /* false: another owner has it, until `until`           */
+  tide_bytes cursors; /* BSON document of the thread's cursors, empty at first
+                         ({}), as last committed; only when held              */
+} tide_lease;
+
+/* A document to write (body) or to delete (body NULL). */
+typedef struct tide_document {
+  const char *path;
+  const uint8_t *body; /* BSON */
+  size_t size;
+} tide_document;
+
+typedef struct tide_store_ops {
+  const char *scheme; /* "sqlite", "memory" */
+
+  void (*close)(tide_store *store); /* frees the store; no scan may be open */
+
+  /* Appends a group of commits, in order, in one durable write. On TIDE_OK each
+  ** outcomes[i] is set, and what is TIDE_APPENDED is durable; a commit that is a
+  ** conflict or a duplicate does not stop the others. Two commits of a group may
+  ** follow each other on one aggregate. `version` must be the aggregate's next
+  ** version exactly: a lower and a higher one are both TIDE_CONFLICT. A command id
+  ** is looked up before the version. On any other code nothing of the group was
+  ** acknowledged; error->transient tells whether to try again. */
+  int (*append)(tide_store *store, const char *tenant, tide_commit *commits, size_t count,
+                tide_outcome *outcomes, tide_error *error);
+
+  /* Opens a pulled read. The query's strings are copied. */
+  int (*scan)(tide_store *store, const char *tenant, const tide_query *query, tide_scan **scan,
+              tide_error *error);
+  /* The next commit, valid until the next call on this scan; NULL at the end. A
+  ** scan that has reached the end may be asked again: it then goes on with what
+  ** was appended since (forwards). */
+  int (*scan_next)(tide_scan *scan, const tide_commit **commit, tide_error *error);
+  void (*scan_close)(tide_scan *scan); /* NULL is harmless */
+
+  int (*head)(tide_store *store, const char *tenant, tide_head *head, tide_error *error);
+
+  /* The position and version of the first event of the commit with this command id
+  ** on this aggregate; *position = -1 if there is none. Only ids that were given as
+  ** commit.command_id are found. */
+  int (*find_command)(tide_store *store, const char *tenant, const char *type, const char *id,
+                      const char *command_id, int64_t *position, int64_t *version,
+                      tide_error *error);
+
+  /* The aggregate's snapshot, or state.data == NULL. */
+  int (*get_snapshot)(tide_store *store, const char *tenant, const char *type, const char *id,
+                      tide_snapshot *snapshot, tide_error *error);
+  /* Keeps it where there is none, an older one, or one by other code. It is only
+  ** a cache: need not be durable, and one for an aggregate without events, or for a
+  ** version that the aggregate has not reached, is refused (TIDE_INVALID_ARGUMENT,
+  ** argument "version"). */
+  int (*put_snapshot)(tide_store *store, const char *tenant, const char *type, const char *id,
+                      const tide_snapshot *snapshot, tide_error *error);
+
+  /* Takes the thread's lease for `duration` ms if it is free, has expired or is
+  ** `owner`'s own. Durable before it returns. */
+  int (*lease)(tide_store *store, const char *tenant, const char *thread, const char *owner,
+               int64_t duration, tide_lease *lease, tide_error *error);
+  /* In one transaction: if `token` is still the thread's current one, its owner is
+  ** `owner`, and the lease has not expired: replaces the thread's cursors (NULL: leaves
+  ** them), writes the documents and, where `release`, gives the lease up. Otherwise
+  ** TIDE_CONCURRENCY, and nothing is changed. */
+  int (*commit_cursors)(tide_store *store, const char *tenant, const char *thread,
+                        const char *owner, int64_t token, const tide_bytes *cursors,
+                        const tide_document *documents, size_t count, bool release,
+                        tide_error *error);
+
+  /* Writes documents without a lease, all or none. */
+  int (*put_documents)(tide_store *store, const char *tenant, const tide_document *documents,
+                       size_t count, tide_error *error);
+  int (*get_document)(tide_store *store, const char *tenant, const char *path, tide_bytes *body,
+                      tide_error *error);
+  /* Up to `limit` paths that begin with `prefix` and sort (bytewise) after `after`
+  ** ("" or NULL: from the start), in order, each ended by a NUL, one after the other
+  ** in `paths`; *count says how many. */
+  int (*list_documents)(tide_store *store, const char *tenant, const char *prefix,
+                        const char *after, size_t limit, tide_bytes *paths, size_t *count,
+                        tide_error *error);
+
+  /* The names of the tenants, sorted, each ended by a NUL. */
+  int (*tenants)(tide_store *store, tide_bytes *names, size_t *count, tide_error *error);
+
+  /* The database's own check of a tenant. TIDE_OK: sound; TIDE_STORE: the message has
+  ** the first problem. tide__store_check adds the log's own rules. */
+  int (*check)(tide_store *store, const char *tenant, tide_error *error);
+} tide_store_ops;
+
+struct tide_store {
+  const tide_store_ops *ops;
+};
+
+/* First member of every store's scan. */
+struct tide_scan {
+  tide_store *store;
+};
+
+/* ---- store.c: what callers use ------------------------------------------ */
+
+/* Opens by URI: "memory:" or "sqlite:FOLDER" (the folder is made where its parent
+** exists). TIDE_INVALID_ARGUMENT "uri" for any other; TIDE_STORE where the folder
+** cannot be used. options may be NULL. */
+int tide__store_open(const char *uri, const tide_store_options *options, tide_store **store,
+                     tide_error *error);
+void tide__store_close(tide_store *store); /* NULL is harmless */
+
+/* They check every argument (NULLs, names, sizes, BSON at the top level), then call
+** the store. */
+int tide__store_append(tide_store *store, const char *tenant, tide_commit *commits, size_t count,
+                       tide_outcome *outcomes, tide_error *error);
+int tide__store_scan(tide_store *store, const char *tenant, const tide_query *query,
+                     tide_scan **scan, tide_error *error);
+int tide__scan_next(tide_scan *scan, const tide_commit **commit, tide_error *error);
+void tide__scan_close(tide_scan *scan);
+int tide__store_head(tide_store *store, const char *tenant, tide_head *head, tide_error *error);
+int tide__store_find_command(tide_store *store, const char *tenant, const char *type,
+                             const char *id, const char *command_id, int64_t *position,
+                             int64_t *version, tide_error *error);
+int tide__store_get_snapshot(tide_store *store, const char *tenant, const char *type,
+                             const char *id, tide_snapshot *snapshot, tide_error *error);
+int tide__store_put_snapshot(tide_store *store, const char *tenant, const char *type,
+                             const char *id, const tide_snapshot *snapshot, tide_error *error);
+int tide__store_lease(tide_store *store, const char *tenant, const char *thread, const char *owner,
+                      int64_t duration, tide_lease *lease, tide_error *error);
+int tide__store_commit_cursors(tide_store *store, const char *tenant, const char *thread,
+                               const char *owner, int64_t token, const tide_bytes *cursors,
+                               const tide_document *documents, size_t count, bool release,
+                               tide_error *error);
+int tide__store_put_documents(tide_store *store, const char *tenant, const tide_document *documents,
+                              size_t count, tide_error *error);
+int tide__store_get_document(tide_store *store, const char *tenant, const char *path,
+                             tide_bytes *body, tide_error *error);
+int tide__store_list_documents(tide_store *store, const char *tenant, const char *prefix,
+                               const char *after, size_t limit, tide_bytes *paths, size_t *count,
+                               tide_error *error);
+int tide__store_tenants(tide_store *store, tide_bytes *names, size_t *count, tide_error *error);
+
+/* The database's own check, then the log's rules over every commit: positions and
+** each aggregate's versions without a gap, times in order, bodies that are valid BSON,
+** the chain of hashes. *commits and *events count what was read. TIDE_STORE with the
+** first problem. */
+int tide__store_check(tide_store *store, const char *tenant, int64_t *commits, int64_t *events,
+                      tide_error *error);
+
+/* ---- the stores ---------------------------------------------------------- */
+
+int tide__memory_open(const tide_store_options *options, tide_store **store, tide_error *error);
+int tide__sqlite_open(const char *folder, const tide_store_options *options, tide_store **store,
+                      tide_error *error);
+
+#endif

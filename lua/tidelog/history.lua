@@ -1,0 +1,116 @@
+-- A tenant's history as an iterator of events.
+
+local Err = require "tidelog.err"
+local engine = require "tidelog.engine"
+
+local History = {}
+
+---@class tidelog.EventFilter
+---@field from? integer                first position (backwards: the last one), default the log's end of that side
+---@field to? integer                  last position (backwards: the first one), default the other end
+---@field since? string|integer        events at this time or later
+---@field till? string|integer         events at this time or earlier
+---@field aggregateType? string|table  a name, or the aggregate's table
+---@field aggregateId? string
+---@field name? string|string[]        event names
+---@field backwards? boolean
+---@field limit? integer               events at most
+
+local FIELDS = { from = 1, to = 1, since = 1, till = 1, aggregateType = 1, aggregateId = 1, name = 1, backwards = 1,
+                 limit = 1 }
+
+local function fail(argument, message, ...)
+  error(Err.invalidArgument(argument, message:format(...)))
+end
+
+local function readTime(field, value)
+  if value == nil then return nil end
+  local ms = math.type(value) == "integer" and value or type(value) == "string" and engine.parseTime(value) or nil
+  if not ms then fail(field, "%s %s is no ISO 8601 time such as 2026-11-23T09:00:00Z", field, Err.show(value)) end
+  return ms
+end
+
+local function readNames(value)
+  if value == nil then return nil end
+  if type(value) == "string" then return { [value] = true } end
+  if type(value) ~= "table" then fail("name", "name is a %s, neither a string nor a list of them", type(value)) end
+  local set = {}
+  for i, name in ipairs(value) do
+    if type(name) ~= "string" then fail("name", "name[%d] is not a string", i) end
+    set[name] = true
+  end
+  return set
+end
+
+local function readFilter(filter)
+  if filter == nil then filter = {} end
+  if type(filter) ~= "table" then fail("filter", "filter is a %s, not a table", type(filter)) end
+  for key in pairs(filter) do
+    if not FIELDS[key] then
+      fail("filter", "filter has %s, which is none of from, to, since, till, aggregateType, aggregateId, name, "
+        .. "backwards and limit", Err.show(key))
+    end
+  end
+  local kind = filter.aggregateType
+  if type(kind) == "table" then kind = kind.name end
+  if kind ~= nil then engine.checkName(kind, "aggregateType") end
+  if filter.aggregateId ~= nil then engine.checkName(filter.aggregateId, "aggregateId") end
+  if filter.aggregateId ~= nil and kind == nil then
+    error(Err.missingArgument("aggregateType", "aggregateId is given without aggregateType"))
+  end
+  local function position(field, low)
+    return filter[field] ~= nil and engine.checkInteger(filter[field], field, low) or nil
+  end
+  return {
+    from = position("from", 0), to = position("to", 0), limit = position("limit", 0),
+    since = readTime("since", filter.since), till = readTime("till", filter.till),
+    kind = kind, id = filter.aggregateId, names = readNames(filter.name),
+    backwards = filter.backwards and true or false,
+  }
+end
+
+--- An iterator over events, for a generic for.
+---@param store tidelog.Store
+---@param tenant string
+---@param filter? tidelog.EventFilter
+function History.events(store, tenant, filter)
+  local f = readFilter(filter)
+  local backwards, left = f.backwards, f.limit or math.maxinteger
+  local from = f.from
+  -- By aggregate the store reads from a version; positions are compared here.
+  if f.id or not from then from = backwards and math.maxinteger or 0 end
+  local scan = engine.scan(store, tenant, f.id and f.kind, f.id, from, backwards)
+  local first, last = f.from, f.to -- in the direction of reading
+
+  local function wanted(position, name, time)
+    if first and (backwards and position > first or not backwards and position < first) then return false end
+    if f.since and time < f.since or f.till and time > f.till then return false end
+    return not f.names or f.names[name]
+  end
+
+  local function passed(position, time)
+    if last and (backwards and position < last or not backwards and position > last) then return true end
+    return backwards and f.since and time < f.since or not backwards and f.till and time > f.till
+  end
+
+  local function next()
+    if not scan then return nil end
+    while left > 0 do
+      local position, name, time = engine.step(scan)
+      if not position or passed(position, time) then break end
+      if wanted(position, name, time) then
+        local event = engine.event(scan)
+        if not f.kind or event.aggregateType == f.kind then
+          left = left - 1
+          return event
+        end
+      end
+    end
+    engine.closeScan(scan)
+    scan = nil
+    return nil
+  end
+  return next, nil, nil, scan
+end
+
+return History

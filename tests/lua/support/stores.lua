@@ -1,0 +1,73 @@
+-- Every store that needs no server, each test on a new, empty one:
+--
+--   for _, s in ipairs(stores.all()) do
+--     describe("documents on " .. s.name, function()
+--       before_each(s.setup)
+--       after_each(s.teardown)
+--       it("are kept", function() s.store:documents "tenant1" … end)
+
+local engine = require "tidelog.engine"
+local tidelog = require "tidelog"
+
+local stores = {}
+
+local root, made = nil, 0
+
+local function temporary_root()
+  local pipe = assert(io.popen "mktemp -d")
+  local folder = pipe:read "l"
+  pipe:close()
+  return assert(folder, "mktemp -d made no folder")
+end
+
+--- The name of a folder that does not exist yet; its parent does.
+function stores.folder()
+  root = root or temporary_root()
+  made = made + 1
+  return root .. "/" .. made
+end
+
+--- Removes a folder with the files in it; with the last one goes the parent, too.
+function stores.remove(folder)
+  for _, name in ipairs(engine.listFolder(folder) or {}) do os.remove(folder .. "/" .. name) end
+  os.remove(folder)
+  if root and os.remove(root) then root = nil end
+end
+
+local function fixture(name)
+  local s = { name = name, persistent = name == "sqlite:" }
+  local opened, folder
+
+  function s.setup()
+    folder = s.persistent and stores.folder() or nil
+    s.folder, s.uri, opened = folder, name .. (folder or ""), {}
+    s.store = s.open()
+  end
+
+  function s.teardown()
+    for _, store in ipairs(opened) do store:close() end
+    s.store, opened = nil, nil
+    if folder then stores.remove(folder) end
+  end
+
+  --- One more store on the test's URI: in memory it is empty, and apart from the others.
+  function s.open(options)
+    local store = tidelog.open(s.uri, options)
+    opened[#opened + 1] = store
+    return store
+  end
+
+  --- What another process would have of the same log: one more handle where the log is in
+  --- files, else the same store.
+  function s.another()
+    return s.persistent and s.open() or s.store
+  end
+
+  return s
+end
+
+function stores.all()
+  return { fixture "memory:", fixture "sqlite:" }
+end
+
+return stores
