@@ -843,9 +843,7 @@ static int memory_commit_cursors(tide_store *store, const char *tenant_name,
   document **copies = NULL;
   if (th == NULL || th->owner == NULL || th->token != token || strcmp(th->owner, owner) != 0 ||
       th->until <= tide__now()) {
-    code = tide__fail(error, TIDE_CONCURRENCY, "lease",
-                      "the lease %lld on thread %.80s is not held: the current one is %lld",
-                      (long long)token, thread_name, th != NULL ? (long long)th->token : 0LL);
+    code = tide__fail_lease(thread_name, token, th != NULL ? th->token : 0, error);
   } else if ((cursors != NULL && !copy_bytes(&copied, cursors->data, cursors->size)) ||
              (count > 0 && (copies = prepare_documents(t, documents, count)) == NULL)) {
     tide__bytes_free(&copied);

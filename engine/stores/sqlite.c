@@ -194,6 +194,7 @@ int tide__tenant_take(tide_store *base, const char *name, bool create, tide__ten
     tide__tenant_give(base, taken);
     return code;
   }
+  taken->db->busy_for = 0;
   *tenant = taken;
   *db = taken->db;
   return TIDE_OK;
@@ -338,13 +339,21 @@ static void mark_store(sqlite_store *store) {
   (void)sqlite3_vfs_register(&mark->vfs, 0); /* fails only where SQLite could not start */
 }
 
-static void forget_connections(sqlite_store *store) {
+/* false where another thread was at work in one at the fork: it is in no state to be
+** closed, and the store must stay in the list. */
+static bool forget_connections(sqlite_store *store) {
+  bool all = true;
   for (tide__tenant *tenant = store->newest; tenant != NULL; tenant = tenant->older) {
-    /* One that was in use in another thread is in no state to be closed. */
-    if (tenant->users == 0) tide__db_abandon(tenant->db);
-    tenant->db = NULL;
+    if (tenant->users > 0) {
+      all = false;
+    } else {
+      tide__db_abandon(tenant->db);
+      tenant->db = NULL;
+    }
   }
-  (void)sqlite3_vfs_unregister(&store->mark.vfs); /* cannot fail in a library that runs */
+  /* This cannot fail in a library that runs. */
+  if (all) (void)sqlite3_vfs_unregister(&store->mark.vfs);
+  return all;
 }
 
 /* A store in SQLite's list that another process has opened, or NULL. */
@@ -363,9 +372,13 @@ static sqlite_store *find_parents(void) {
   return found;
 }
 
-static void forget_parents(void) {
+static int forget_parents(tide_error *error) {
   for (sqlite_store *store; (store = find_parents()) != NULL;)
-    forget_connections(store);
+    if (!forget_connections(store))
+      return tide__fail_store(error, 0,
+                              "this process was forked while another thread used a store: it "
+                              "cannot open one before exec");
+  return TIDE_OK;
 }
 
 /* ---- Opening and closing the store ----------------------------------------------------- */
@@ -376,8 +389,8 @@ static void sqlite_close(tide_store *base) {
   if (own) {
     (void)sqlite3_vfs_unregister(&store->mark.vfs); /* cannot fail in a library that runs */
     (void)pthread_mutex_destroy(&store->lock);      /* nobody holds it */
-  } else {
-    forget_connections(store);
+  } else if (!forget_connections(store)) {
+    return;
   }
   for (tide__tenant *tenant = store->newest, *older; tenant != NULL; tenant = older) {
     older = tenant->older;
@@ -463,6 +476,7 @@ int tide__sqlite_open_schema(const char *folder, const tide_store_options *optio
   if (sqlite3_initialize() != SQLITE_OK)
     return tide__fail_store(error, 0, "SQLite could not start");
   int code = open_folder(folder, &absolute, error);
+  if (code == TIDE_OK) code = forget_parents(error);
   if (code != TIDE_OK || absolute == NULL) goto end;
   size_t size = strlen(absolute) + 1;
   opened = calloc(1, sizeof *opened + size);
@@ -477,7 +491,6 @@ int tide__sqlite_open_schema(const char *folder, const tide_store_options *optio
   opened->busy_timeout =
       options != NULL && options->busy_timeout > 0 ? options->busy_timeout : 10000;
   opened->max_open = options != NULL && options->max_open > 0 ? (size_t)options->max_open : 64;
-  forget_parents();
   mark_store(opened);
   *store = &opened->base;
   opened = NULL;

@@ -106,8 +106,23 @@ static int fail_moved(tide__db *db, const char *suffix, tide_error *error) {
 }
 
 /* What failed below SQLite, if it knows. */
+/* What the system said last about a file of the connection: 0 for nothing. */
+static int file_errno(const tide__db *db, int which) {
+  sqlite3_file *file = NULL;
+  int reason = 0;
+  if (sqlite3_file_control(db->sqlite, "main", which, &file) != SQLITE_OK || file == NULL ||
+      file->pMethods == NULL ||
+      file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &reason) != SQLITE_OK)
+    return 0;
+  return reason;
+}
+
+/* A failed COMMIT does not leave its reason with the connection: then the WAL has it. */
 static const char *system_reason(const tide__db *db) {
-  int reason = db->sqlite == NULL ? 0 : sqlite3_system_errno(db->sqlite);
+  if (db->sqlite == NULL) return "";
+  int reason = sqlite3_system_errno(db->sqlite);
+  if (reason == 0) reason = file_errno(db, SQLITE_FCNTL_JOURNAL_POINTER);
+  if (reason == 0) reason = file_errno(db, SQLITE_FCNTL_FILE_POINTER);
   return reason == 0 ? "" : strerror(reason);
 }
 
@@ -473,7 +488,6 @@ int tide__db_run(tide__db *db, tide__sql sql, const tide__value *values, int cou
 /* ---- Transactions ---------------------------------------------------------------------- */
 
 int tide__db_begin(tide__db *db, tide_error *error) {
-  db->busy_for = 0;
   return tide__db_run(db, TIDE__BEGIN, NULL, 0, error);
 }
 

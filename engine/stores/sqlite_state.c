@@ -269,12 +269,6 @@ end:
   return code;
 }
 
-static int fail_lease(const char *thread, int64_t token, int64_t current, tide_error *error) {
-  return tide__fail(error, TIDE_CONCURRENCY, "lease",
-                    "the lease %lld on thread %.80s is not held: the current one is %lld",
-                    (long long)token, thread, (long long)current);
-}
-
 int tide__sqlite_commit_cursors(tide_store *store, const char *tenant, const char *thread,
                                 const char *owner, int64_t token, const tide_bytes *cursors,
                                 const tide_document *documents, size_t count, bool release,
@@ -284,13 +278,13 @@ int tide__sqlite_commit_cursors(tide_store *store, const char *tenant, const cha
   thread_row has = {0};
   int code = tide__tenant_take(store, tenant, false, &taken, &db, error);
   if (code != TIDE_OK) return code;
-  if (taken == NULL) return fail_lease(thread, token, 0, error);
+  if (taken == NULL) return tide__fail_lease(thread, token, 0, error);
   code = tide__db_begin(db, error);
   if (code != TIDE_OK) goto end;
   code = read_thread(db, thread, &has, error);
   if (code == TIDE_OK &&
       (has.token != token || strcmp(has.owner, owner) != 0 || has.until <= tide__now()))
-    code = fail_lease(thread, token, has.token, error);
+    code = tide__fail_lease(thread, token, has.token, error);
   const tide__value values[] = {
       tide__text(thread),
       tide__blob(cursors == NULL ? NULL : cursors->data, cursors == NULL ? 0 : cursors->size),

@@ -253,6 +253,18 @@ int tide__store_tenants(tide_store *store, tide_bytes *names, size_t *count, tid
   return store->ops->tenants(store, names, count, error);
 }
 
+int tide__fail_lease(const char *thread, int64_t token, int64_t current, tide_error *error) {
+  if (token == current)
+    return tide__fail(
+        error, TIDE_CONCURRENCY, "lease",
+        "the lease %lld on thread %.80s has expired or was given up: a longer timeout "
+        "gives handlers more time",
+        (long long)token, thread);
+  return tide__fail(error, TIDE_CONCURRENCY, "lease",
+                    "the lease %lld on thread %.80s was lost: another reader has the lease %lld",
+                    (long long)token, thread, (long long)current);
+}
+
 /* ---- check: the log's own rules ------------------------------------------ */
 
 /* The next version of each aggregate seen, in a POSIX search tree. */

@@ -215,6 +215,10 @@ int tide__store_tenants(tide_store *store, tide_bytes *names, size_t *count, tid
 int tide__store_check(tide_store *store, const char *tenant, int64_t *commits, int64_t *events,
                       tide_error *error);
 
+/* For the stores: TIDE_CONCURRENCY for a lease that is not held; `current` is the token
+** that the thread is at, 0 if it never had one. */
+int tide__fail_lease(const char *thread, int64_t token, int64_t current, tide_error *error);
+
 /* ---- the stores ---------------------------------------------------------- */
 
 int tide__memory_open(const tide_store_options *options, tide_store **store, tide_error *error);

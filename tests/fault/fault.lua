@@ -125,9 +125,11 @@ function Reader:fill(ms)
   if bytes then
     local text = self.rest .. bytes
     local from = 1
-    for line, after in text:gmatch "([^\n]*)\n()" do
-      self.lines[#self.lines + 1] = line
-      from = after
+    while true do
+      local ending = text:find("\n", from, true)
+      if not ending then break end
+      self.lines[#self.lines + 1] = text:sub(from, ending - 1)
+      from = ending + 1
     end
     self.rest = text:sub(from)
   end

@@ -120,6 +120,7 @@ local NEW_TENANT = { ["new tenant"] = true }
 -- fail; empty: there is no tenant; then what is done to the folder.
 local function case(name, options)
   counts.cases = counts.cases + 1
+  local failures = fault.failures
   local parent, folder = make(options.log)
   if options.owned and fault.process.isRoot() then fault.shell("chown -R 65534:65534 '%s'", parent) end
   for _, command in ipairs(options) do fault.shell("cd '%s' && " .. command, folder) end
@@ -183,7 +184,7 @@ local function case(name, options)
     store:close()
   end)
   fault.expect(ok, "%s: afterwards: %s", name, problem)
-  if fault.failures == 0 then fault.remove(parent) end
+  if fault.failures == failures then fault.remove(parent) end
 end
 
 case("all may be written (to compare)", { owned = true, writable = true, writes = true, reads = true })

@@ -188,7 +188,7 @@ for _, s in ipairs(stores.all()) do
           most = math.max(most, collectgarbage "count")
         end
         assert.equal(10007, count)
-        assert.is_true(most - before < 20 * 1024, ("%d KB"):format(most - before))
+        assert.is_true(most - before < 20 * 1024, ("%.0f KB"):format(most - before))
       end
     end)
 
