@@ -1,9 +1,10 @@
 /* main.c - the tidelog command: a Lua state with Tidelog in it, and lua/tidelog/cli, which
 ** does all the work and returns the exit status. */
+#include <errno.h>
 #include <lauxlib.h>
 #include <lua.h>
-#include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "lua/state.h"
 #include "tidelog.h"
@@ -37,7 +38,6 @@ int main(int count, char **values) {
   tide_error error = {0};
   arguments given = {count, values};
   int status = 1;
-  signal(SIGPIPE, SIG_IGN); /* `tidelog events | head` ends by a failed write, not by a kill */
   lua_State *L = tide__state_new(&error);
   if (L == NULL) {
     fprintf(stderr, "tidelog: %s\n", error.message);
@@ -50,6 +50,11 @@ int main(int count, char **values) {
   else
     fprintf(stderr, "tidelog: %s\n", describe(L));
   lua_close(L);
-  if (fflush(stdout) != 0 || ferror(stdout)) status = status == 0 ? 1 : status;
+  errno = 0;
+  if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
+    fprintf(stderr, "tidelog: standard output cannot be written%s%s\n", errno == 0 ? "" : ": ",
+            errno == 0 ? "" : strerror(errno));
+    status = 1;
+  }
   return status;
 }

@@ -6,6 +6,7 @@
 #include <lauxlib.h>
 #include <lua.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,6 +57,17 @@ static int missing(const char *argument, tide_error *error) {
   return tide__fail(error, TIDE_MISSING_ARGUMENT, argument, "%s is missing", argument);
 }
 
+/* A message is one line, whatever the domain's code raised. */
+static void one_line(char *text) {
+  for (; *text != '\0'; text++)
+    if ((unsigned char)*text < ' ' || *text == 0x7f) *text = ' ';
+}
+
+/* Lua's own message, also where Lua code caught it and raised it again. */
+static int is_no_memory(lua_State *L) {
+  return lua_type(L, -1) == LUA_TSTRING && strcmp(lua_tostring(L, -1), "not enough memory") == 0;
+}
+
 /* Runs `body` in protected mode with the call as its argument. */
 static int protect(tide_engine *engine, lua_CFunction body, call *c, tide_error *error) {
   lua_State *L = engine->L;
@@ -64,7 +76,10 @@ static int protect(tide_engine *engine, lua_CFunction body, call *c, tide_error 
   int top = lua_gettop(L);
   lua_pushcfunction(L, body);
   lua_pushlightuserdata(L, c);
-  if (lua_pcall(L, 1, 0, 0) != LUA_OK) code = tide__lua_caught(L, -1, error);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+    code = is_no_memory(L) ? tide__fail_memory(error) : tide__lua_caught(L, -1, error);
+    if (error != NULL) one_line(error->message);
+  }
   lua_settop(L, top);
   pthread_mutex_unlock(&engine->mutex);
   return code;
@@ -103,6 +118,8 @@ static int read_data(const char *argument, const tide_data *data, call *c, uint8
   if (data->format == TIDE_JSON) {
     size_t size = data->size > 0 ? data->size : strlen(data->data);
     int code = tide__json_read(data->data, size, owned, &c->bson_size, error);
+    if (code != TIDE_OK && code != TIDE_NO_MEMORY && error != NULL)
+      snprintf(error->argument, sizeof error->argument, "%s", argument);
     c->bson = *owned;
     return code;
   }
@@ -402,7 +419,10 @@ int tide_poll(tide_engine *engine, const char *tenant, const char *thread, int l
   if (code != TIDE_OK) return code;
   if (more != NULL) *more = c.flag;
   if (failure.code == TIDE_OK) return TIDE_OK;
-  if (error != NULL) *error = failure;
+  if (error != NULL) {
+    *error = failure;
+    one_line(error->message);
+  }
   return failure.code;
 }
 

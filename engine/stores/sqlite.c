@@ -59,7 +59,7 @@ int tide__sqlite_own(const tide_store *base, tide_error *error) {
                           "the store was opened by another process: open it again after fork");
 }
 
-/* ---- The table of tenants: under the store's lock ---------------------------------- */
+/* ---- The table of tenants: under the store's lock --------------------------- */
 
 static tide__tenant **bucket_of(sqlite_store *store, const char *name) {
   uint32_t hash = 2166136261u; /* FNV-1a */
@@ -129,7 +129,7 @@ static tide__tenant *superfluous(sqlite_store *store) {
   return tenant;
 }
 
-/* ---- Taking and giving a tenant ------------------------------------------------------ */
+/* ---- Taking and giving a tenant --------------------------------------------- */
 
 /* "FOLDER/TENANT.db", to be freed. */
 static char *path_of(const sqlite_store *store, const char *name) {
@@ -221,7 +221,7 @@ void tide__tenant_give(tide_store *base, tide__tenant *tenant) {
   close_tenant(out);
 }
 
-/* ---- The folder ------------------------------------------------------------------------ */
+/* ---- The folder ------------------------------------------------------------- */
 
 static int compare_names(const void *a, const void *b) {
   return strcmp(*(char *const *)a, *(char *const *)b);
@@ -319,7 +319,7 @@ static int sqlite_check(tide_store *base, const char *tenant, tide_error *error)
   return code;
 }
 
-/* ---- Forks ----------------------------------------------------------------------------- */
+/* ---- Forks ------------------------------------------------------------------ */
 
 /* In a child, SQLite still believes that it holds the locks of the connections that the
 ** parent had at the fork, and reuses them: a store that the child opens on the same folder
@@ -381,7 +381,7 @@ static int forget_parents(tide_error *error) {
   return TIDE_OK;
 }
 
-/* ---- Opening and closing the store ----------------------------------------------------- */
+/* ---- Opening and closing the store ------------------------------------------ */
 
 static void sqlite_close(tide_store *base) {
   sqlite_store *store = (sqlite_store *)base;

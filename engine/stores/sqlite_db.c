@@ -97,7 +97,7 @@ static const char *const texts[TIDE__SQL_COUNT] = {
     [TIDE__LIST_AFTER] = "SELECT path FROM documents WHERE path > ?1 ORDER BY path LIMIT ?2",
 };
 
-/* ---- Errors -------------------------------------------------------------------- */
+/* ---- Errors ----------------------------------------------------------------- */
 
 static int fail_moved(tide__db *db, const char *suffix, tide_error *error) {
   db->broken = true;
@@ -173,7 +173,7 @@ int tide__db_damaged(tide__db *db, tide_error *error, const char *format, ...) {
   return tide__fail_store(error, 0, "%s is damaged: %s", db->path, size < 0 ? format : text);
 }
 
-/* ---- Waiting for other connections ------------------------------------------------ */
+/* ---- Waiting for other connections ------------------------------------------ */
 
 static int64_t monotonic(void) {
   struct timespec now;
@@ -199,7 +199,7 @@ static int wait_turn(void *data, int count) {
   return 1;
 }
 
-/* ---- Opening ------------------------------------------------------------------------ */
+/* ---- Opening ---------------------------------------------------------------- */
 
 static uint32_t big_endian(const uint8_t *at) {
   return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | (uint32_t)at[3];
@@ -419,7 +419,7 @@ int tide__db_in_place(tide__db *db, bool writing, tide_error *error) {
   return TIDE_OK;
 }
 
-/* ---- Statements ---------------------------------------------------------------------- */
+/* ---- Statements ------------------------------------------------------------- */
 
 tide__value tide__integer(int64_t integer) {
   return (tide__value){.kind = TIDE__INTEGER, .integer = integer};
@@ -485,7 +485,7 @@ int tide__db_run(tide__db *db, tide__sql sql, const tide__value *values, int cou
   return code;
 }
 
-/* ---- Transactions ---------------------------------------------------------------------- */
+/* ---- Transactions ----------------------------------------------------------- */
 
 int tide__db_begin(tide__db *db, tide_error *error) {
   return tide__db_run(db, TIDE__BEGIN, NULL, 0, error);
@@ -535,7 +535,7 @@ int tide__db_flush_commits(tide__db *db, bool flush, tide_error *error) {
   return execute(db, flush ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL", error);
 }
 
-/* ---- Columns ---------------------------------------------------------------------------- */
+/* ---- Columns ---------------------------------------------------------------- */
 
 static int fail_column(tide__db *db, sqlite3_stmt *statement, int column, tide_error *error) {
   /* A value that did not fit into memory looks like NULL. */

@@ -14,7 +14,7 @@
 /* Events are counted from 0, and a count fits an int32_t. */
 #define KEY_MOST (INT64_MAX - INT32_MAX)
 
-/* ---- Appending ------------------------------------------------------------------- */
+/* ---- Appending -------------------------------------------------------------- */
 
 /* The head by the tenant's last commit. */
 static int read_head(tide__db *db, tide_head *head, tide_error *error) {
@@ -208,7 +208,7 @@ end:
   return code;
 }
 
-/* ---- Looking up -------------------------------------------------------------------- */
+/* ---- Looking up ------------------------------------------------------------- */
 
 int tide__sqlite_head(tide_store *store, const char *tenant, tide_head *head, tide_error *error) {
   tide__tenant *taken;
@@ -236,7 +236,7 @@ int tide__sqlite_find_command(tide_store *store, const char *tenant, const char 
   return code;
 }
 
-/* ---- Scanning ------------------------------------------------------------------------ */
+/* ---- Scanning --------------------------------------------------------------- */
 
 #define NOTHING SIZE_MAX /* the offset of a text that is NULL */
 

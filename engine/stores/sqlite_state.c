@@ -7,7 +7,7 @@
 #include "core/names.h"
 #include "stores/sqlite_tenant.h"
 
-/* ---- Snapshots --------------------------------------------------------------------- */
+/* ---- Snapshots -------------------------------------------------------------- */
 
 int tide__sqlite_get_snapshot(tide_store *store, const char *tenant, const char *type,
                               const char *id, tide_snapshot *snapshot, tide_error *error) {
@@ -77,7 +77,7 @@ int tide__sqlite_put_snapshot(tide_store *store, const char *tenant, const char 
   return code;
 }
 
-/* ---- Documents --------------------------------------------------------------------- */
+/* ---- Documents -------------------------------------------------------------- */
 
 /* Inside a transaction. */
 static int write_documents(tide__db *db, const tide_document *documents, size_t count,
@@ -184,7 +184,7 @@ end:
   return code;
 }
 
-/* ---- Leases and cursors -------------------------------------------------------------- */
+/* ---- Leases and cursors ----------------------------------------------------- */
 
 /* A thread's row; one that is not there is nobody's, with token 0. */
 typedef struct thread_row {

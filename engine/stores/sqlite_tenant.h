@@ -18,7 +18,7 @@
 
 #define TIDE__SQLITE_APPLICATION 0x54494445 /* "TIDE" */
 
-/* ---- The schema ----------------------------------------------------------- */
+/* ---- The schema ------------------------------------------------------------- */
 
 /* The steps that make a store of schema version `count`: the SQL in steps[i] leads
 ** from version i to i + 1. A step that has been released is never changed. */
@@ -33,7 +33,7 @@ extern const tide__schema tide__sqlite_schema;
 int tide__sqlite_open_schema(const char *folder, const tide_store_options *options,
                              const tide__schema *schema, tide_store **store, tide_error *error);
 
-/* ---- A connection: one thread at a time ------------------------------------ */
+/* ---- A connection: one thread at a time ------------------------------------- */
 
 typedef enum tide__sql {
   TIDE__BEGIN,
@@ -124,7 +124,7 @@ int tide__db_run(tide__db *db, tide__sql sql, const tide__value *values, int cou
 int tide__db_fail(tide__db *db, int result, const char *doing, tide_error *error);
 int tide__db_damaged(tide__db *db, tide_error *error, const char *format, ...) TIDE__PRINTF(3, 4);
 
-/* ---- Columns of a row, which a damaged file may fill with anything ----------- */
+/* ---- Columns of a row, which a damaged file may fill with anything ---------- */
 
 /* TIDE_STORE "is damaged" if it is no integer from `least` to `most`. */
 int tide__column_integer(tide__db *db, sqlite3_stmt *statement, int column, int64_t least,
@@ -140,7 +140,7 @@ int tide__column_blob(tide__db *db, sqlite3_stmt *statement, int column, size_t 
 int tide__column_bson(tide__db *db, sqlite3_stmt *statement, int column, tide_bytes *bytes,
                       tide_error *error);
 
-/* ---- The tenants of a store --------------------------------------------------- */
+/* ---- The tenants of a store ------------------------------------------------- */
 
 /* The tenant's connection, for this thread alone until tide__tenant_give. NULL where
 ** the tenant does not exist and `create` is false. */
@@ -156,7 +156,7 @@ int tide__sqlite_own(const tide_store *store, tide_error *error);
 int tide__sqlite_aggregate(tide__db *db, const char *type, const char *id, int64_t *stream,
                            int64_t *next, tide_error *error);
 
-/* ---- What the vtable consists of ----------------------------------------------- */
+/* ---- What the vtable consists of -------------------------------------------- */
 
 int tide__sqlite_append(tide_store *store, const char *tenant, tide_commit *commits, size_t count,
                         tide_outcome *outcomes, tide_error *error);

@@ -13,7 +13,7 @@
 **   - Reads are pulled: no callback, so that a Lua error never crosses a
 **     database call. Nothing stays locked in the database between two calls.
 **   - After fork() a child must open its own store; the parent's handle answers
-**     TIDE_STORE there.
+**     TIDE_STORE there. Do not fork while another thread is inside a store's function.
 */
 #ifndef TIDE_STORES_STORE_H
 #define TIDE_STORES_STORE_H
@@ -102,8 +102,9 @@ typedef struct tide_store_ops {
   int (*scan)(tide_store *store, const char *tenant, const tide_query *query, tide_scan **scan,
               tide_error *error);
   /* The next commit, valid until the next call on this scan; NULL at the end. A
-  ** scan that has reached the end may be asked again: it then goes on with what
-  ** was appended since (forwards). */
+  ** forward scan that has reached the end may be asked again: it then goes on with
+  ** what was appended since. A backward one that has ended, and one that has given
+  ** its limit, stay ended. */
   int (*scan_next)(tide_scan *scan, const tide_commit **commit, tide_error *error);
   void (*scan_close)(tide_scan *scan); /* NULL is harmless */
 
@@ -127,7 +128,8 @@ typedef struct tide_store_ops {
                       const tide_snapshot *snapshot, tide_error *error);
 
   /* Takes the thread's lease for `duration` ms if it is free, has expired or is
-  ** `owner`'s own. Durable before it returns. */
+  ** `owner`'s own: also then it is a new lease with the next token, and the old token
+  ** is refused. Durable before it returns. */
   int (*lease)(tide_store *store, const char *tenant, const char *thread, const char *owner,
                int64_t duration, tide_lease *lease, tide_error *error);
   /* In one transaction: if `token` is still the thread's current one, its owner is
@@ -139,7 +141,8 @@ typedef struct tide_store_ops {
                         const tide_document *documents, size_t count, bool release,
                         tide_error *error);
 
-  /* Writes documents without a lease, all or none. */
+  /* Writes documents without a lease, all or none, in order: the last one of a path
+  ** stays. */
   int (*put_documents)(tide_store *store, const char *tenant, const tide_document *documents,
                        size_t count, tide_error *error);
   int (*get_document)(tide_store *store, const char *tenant, const char *path, tide_bytes *body,

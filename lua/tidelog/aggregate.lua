@@ -57,8 +57,8 @@ local function checkPayloadSpec(where, spec)
   for field, kind in pairs(spec) do
     local base = type(kind) == "string" and kind:match "^(%a+)%??$"
     if type(field) ~= "string" or not PAYLOAD_TYPES[base] then
-      invalid(where, "%s.%s is '%s', none of integer, number, string, boolean, table, array and any, "
-        .. "with a '?' behind it where the field is optional", where, tostring(field), tostring(kind))
+      invalid(where, "%s has %s = %s, which is none of integer, number, string, boolean, table, array and any, "
+        .. "with a '?' behind it where the field is optional", where, Err.show(field), Err.show(kind))
     end
     checked[#checked + 1] = { field = field, kind = base, optional = kind:sub(-1) == "?" }
   end

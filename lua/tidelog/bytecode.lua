@@ -59,7 +59,7 @@ end
 
 -- One function, with the ones inside it; its parts without the lines it is defined at.
 local function prototype(code, at, parts, texts)
-  local count
+  local count, _
   _, at = text(code, at) -- the source's name
   _, at = number(code, at) -- its first line
   _, at = number(code, at) -- its last line

@@ -6,6 +6,7 @@ local Cache = require "tidelog.cache"
 local Context = require "tidelog.context"
 local Err = require "tidelog.err"
 local Trace = require "tidelog.trace"
+local checkReceiver = require "tidelog.receiver"
 local engine = require "tidelog.engine"
 
 ---@class tidelog.CommandHandler
@@ -320,6 +321,7 @@ end
 ---@param options? { commandId?: string, correlationId?: string, causationId?: string }
 ---@return tidelog.Context
 function CommandHandler:command(actor, name, payload, options)
+  checkReceiver(self, CommandHandler, "ch:command(actor, name, payload)")
   local started = engine.clock()
   local context = accept(self, actor, name, payload, options)
   local ok, problem = pcall(run, self, context, Context.own(context))
@@ -379,6 +381,7 @@ end
 ---@param at? { version?: integer, position?: integer, time?: string|integer }
 ---@return table aggregate
 function CommandHandler:load(tenant, Type, id, at)
+  checkReceiver(self, CommandHandler, "ch:load(tenant, Type, id, at)")
   engine.checkTenant(tenant)
   local definition = definitionOf(self, Type)
   engine.checkName(id, "aggregateId")

@@ -71,7 +71,8 @@ end
 local function ownOf(self, method)
   local own = type(self) == "table" and rawget(self, OWN)
   if not own then
-    error(Err.invalidArgument("context", ("call it as context:%s(...), with a colon"):format(method)))
+    error(Err.invalidArgument("self", ("self is a %s: call it as context:%s(...), with a colon"):format(
+      type(self), method)))
   end
   return own
 end

@@ -1,6 +1,7 @@
 -- Documents: the read models of a tenant, by path.
 
 local Err = require "tidelog.err"
+local checkReceiver = require "tidelog.receiver"
 local engine = require "tidelog.engine"
 
 ---@class tidelog.Document
@@ -44,6 +45,7 @@ end
 ---@param path string
 ---@return tidelog.Document
 function Documents:doc(path)
+  checkReceiver(self, Documents, "db:doc(path)")
   engine.checkPath(path)
   return setmetatable({ path = path, source = self.source }, Document)
 end
@@ -52,6 +54,7 @@ end
 ---@param prefix? string default "/": all
 ---@return tidelog.Document[]
 function Documents:list(prefix)
+  checkReceiver(self, Documents, "db:list(prefix)")
   if prefix == nil then prefix = "/" end
   if type(prefix) ~= "string" or prefix:sub(1, 1) ~= "/" then
     error(Err.invalidArgument("prefix", "prefix " .. Err.show(prefix) .. " does not begin with '/'"))
@@ -66,6 +69,7 @@ end
 --- A new table with what the document holds, or nil where there is none.
 ---@return table?
 function Document:get()
+  checkReceiver(self, Document, "doc:get()")
   local bytes = self.source.read(self.path)
   return bytes and engine.decode(bytes) or nil
 end
@@ -73,12 +77,14 @@ end
 --- Replaces the document. What cannot be stored raises InvalidArgumentError.
 ---@param value table
 function Document:set(value)
+  checkReceiver(self, Document, "doc:set(value)")
   if value == nil then error(Err.missingArgument "document") end
   self.source.write(self.path, engine.encode(value, "document"))
 end
 
 --- Deletes the document; it need not exist.
 function Document:delete()
+  checkReceiver(self, Document, "doc:delete()")
   self.source.write(self.path, false)
 end
 

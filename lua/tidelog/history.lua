@@ -53,7 +53,7 @@ local function readFilter(filter)
   end
   local kind = filter.aggregateType
   if type(kind) == "table" then kind = kind.name end
-  if kind ~= nil then engine.checkName(kind, "aggregateType") end
+  if filter.aggregateType ~= nil then engine.checkName(kind, "aggregateType") end
   if filter.aggregateId ~= nil then engine.checkName(filter.aggregateId, "aggregateId") end
   if filter.aggregateId ~= nil and kind == nil then
     error(Err.missingArgument("aggregateType", "aggregateId is given without aggregateType"))

@@ -29,55 +29,91 @@ function Host.close(host)
   host.store:close()
 end
 
+-- ---- what is told, as BSON ---------------------------------------------------------
+
+-- A payload may be as deep and as large as the engine encodes at all. So it is put into
+-- what stands around it as bytes: no command is committed that cannot be answered.
+local DOCUMENT, ARRAY = "\3", "\4"
+
+local function joined(entries)
+  return string.pack("<i4", #entries + 5) .. entries .. "\0"
+end
+
+local function entry(kind, key, bytes)
+  return kind .. key .. "\0" .. bytes
+end
+
+-- The fields' document with more entries at its end.
+local function with(fields, entries)
+  return joined(engine.encode(fields, "answer"):sub(5, -2) .. entries)
+end
+
 --- What is told about a command that was done.
 ---@param context tidelog.Context
+---@return string
 function Host.answer(context)
-  local events = engine.array {}
+  local events = {}
   for i, event in ipairs(context.events) do
-    events[i] = { name = event.name, version = event.version, payload = event.payload, position = event.position,
-                  time = event.time, aggregateVersion = event.aggregateVersion }
+    events[i] = entry(DOCUMENT, tostring(i - 1), with({
+      name = event.name, version = event.version, position = event.position, time = event.time,
+      aggregateVersion = event.aggregateVersion,
+    }, entry(DOCUMENT, "payload", engine.encode(event.payload, "payload"))))
   end
-  return {
+  return with({
     aggregateType = context.aggregateType, aggregateId = context.aggregateId,
     aggregateVersion = context.aggregate.aggregateVersion, command = context.command,
-    commandId = context.commandId, duplicate = context.duplicate, events = events,
-  }
+    commandId = context.commandId, duplicate = context.duplicate,
+  }, entry(ARRAY, "events", joined(table.concat(events))))
 end
+
+--- An event of the history.
+---@return string
+function Host.event(event)
+  local fields = {}
+  for key, value in next, event do fields[key] = value end
+  fields.actor, fields.payload = nil, nil
+  return with(fields, entry(DOCUMENT, "actor", engine.encode(event.actor, "actor"))
+    .. entry(DOCUMENT, "payload", engine.encode(event.payload, "payload")))
+end
+
+--- A state as it is shown.
+---@return string
+function Host.state(definition, state)
+  local fields = {}
+  for key, value in next, state do fields[key] = value end
+  fields.aggregateId, fields.aggregateVersion = nil, nil
+  return with({
+    aggregateType = definition.name, aggregateId = state.aggregateId, aggregateVersion = state.aggregateVersion,
+  }, entry(DOCUMENT, "state", engine.encode(fields, "state", "shown")))
+end
+
+-- ---- tidelog.h's functions -----------------------------------------------------------
 
 --- The payload is BSON, or nil. Returns the answer as BSON.
 function Host.command(host, actor, name, payload)
   local context = host.commands:command(Actor.new(actor), name, payload and engine.decode(payload))
-  return engine.encode(Host.answer(context), "answer")
+  return Host.answer(context)
 end
 
 --- The definition of the aggregate that is named by its name or its path, with or without
 --- the first slash.
 function Host.definition(handler, name)
+  local known = handler.definitions[name]
+  if known then return known end
   local paths = {}
   for _, definition in pairs(handler.definitions) do
-    if definition.name == name or definition.path == name or definition.path == "/" .. name then
-      return definition
-    end
-    paths[#paths + 1] = definition.path:sub(2)
+    if definition.path == name or definition.path == "/" .. name then return definition end
+    paths[#paths + 1] = definition.path:gsub("^/", "")
   end
   table.sort(paths)
   error(Err.invalidArgument("aggregate", ("%s is the name or path of no aggregate; there are: %s"):format(
-    Err.show(name), table.concat(paths, ", "))), 0)
-end
-
---- A state as the table that is shown.
-function Host.describe(definition, state)
-  local fields = {}
-  for key, value in next, state do fields[key] = value end
-  fields.aggregateId, fields.aggregateVersion = nil, nil
-  return { aggregateType = definition.name, aggregateId = state.aggregateId,
-           aggregateVersion = state.aggregateVersion, state = fields }
+    Err.show(name), #paths > 0 and table.concat(paths, ", ") or "none")), 0)
 end
 
 function Host.load(host, tenant, name, id, kind, value)
   local definition = Host.definition(host.commands, name)
   local state = host.commands:load(tenant, definition.Type, id, kind and { [kind] = value })
-  return engine.encode(Host.describe(definition, state), "state", "shown")
+  return Host.state(definition, state)
 end
 
 --- Returns a function that gives the next event as BSON or nil, and one that closes.
@@ -85,7 +121,7 @@ function Host.read(host, tenant, filter)
   local next, _, _, scan = History.events(host.store, tenant, filter and engine.decode(filter))
   return function()
     local event = next()
-    return event and engine.encode(event, "event")
+    return event and Host.event(event)
   end, function() engine.closeScan(scan) end
 end
 

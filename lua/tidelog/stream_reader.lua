@@ -4,6 +4,7 @@
 local Documents = require "tidelog.documents"
 local Err = require "tidelog.err"
 local Trace = require "tidelog.trace"
+local checkReceiver = require "tidelog.receiver"
 local engine = require "tidelog.engine"
 
 ---@class tidelog.StreamReader
@@ -100,8 +101,8 @@ end
 -- ---- handlers -----------------------------------------------------------------------
 
 -- What a handler's functions get as self: the handler, with this poll's documents as db.
-local function viewOf(handler, db)
-  return setmetatable({ db = db }, { __index = handler, __newindex = handler, __name = handler.name })
+local function viewOf(handler, name, db)
+  return setmetatable({ db = db }, { __index = handler, __newindex = handler, __name = name })
 end
 
 -- A handler without a name or events is ignored.
@@ -115,15 +116,15 @@ local function readHandlers(handlers, db)
   end
   local list, byName = {}, {}
   for _, handler in ipairs(handlers) do
-    local valid = type(handler) == "table" and type(handler.name) == "string" and handler.name ~= ""
-      and type(handler.events) == "table"
-    if valid then
-      engine.checkName(handler.name, "handler")
-      if byName[handler.name] then
-        error(Err.invalidArgument("handlers", ("two handlers have the name %s"):format(handler.name)))
+    local name, events
+    if type(handler) == "table" then name, events = handler.name, handler.events end
+    if type(name) == "string" and name ~= "" and type(events) == "table" then
+      engine.checkName(name, "handler")
+      if byName[name] then
+        error(Err.invalidArgument("handlers", ("two handlers have the name %s"):format(name)))
       end
-      byName[handler.name] = true
-      list[#list + 1] = { handler = handler, name = handler.name, events = handler.events, self = viewOf(handler, db) }
+      byName[name] = true
+      list[#list + 1] = { name = name, events = events, self = viewOf(handler, name, db) }
     end
   end
   return list
@@ -131,11 +132,15 @@ end
 
 -- ---- poll ----------------------------------------------------------------------------
 
--- One event for one handler; returns the error that it failed with.
-local function handle(self, context, entry, batch, event)
+local function lookUp(events, name) return events[name] end
+
+-- One event for one handler; returns the error that it failed with. The function was looked
+-- up, which may have failed, too: then `apply` is the error.
+local function handle(self, context, entry, batch, event, found, apply)
   local started = engine.clock()
   batch.begin()
-  local ok, problem = pcall(entry.events[event.name], entry.self, context.tenant, event)
+  local ok, problem = found, apply
+  if found then ok, problem = pcall(apply, entry.self, context.tenant, event) end
   if ok then batch.keep() else batch.drop() end
   if self.tracer then
     Trace.offer(self.tracer, function()
@@ -156,21 +161,25 @@ local function lowest(entries)
   return cursor
 end
 
--- Shows the scan's current event to the handlers that have not seen it.
+-- Shows the scan's current event to the handlers that have not seen it; returns whether
+-- that moved a cursor.
 local function show(self, context, entries, batch, scan, position, name, failures)
+  local moved = false
   for _, entry in ipairs(entries) do
     if not entry.failed and entry.cursor <= position then
-      if entry.events[name] then
+      local found, apply = pcall(lookUp, entry.events, name) -- through metatables, which may raise
+      if not found or apply then
         local event = engine.event(scan) -- a new table: what one handler does to it no other sees
-        local problem = handle(self, context, entry, batch, event)
+        local problem = handle(self, context, entry, batch, event, found, apply)
         if problem ~= nil then
           entry.failed = true
           failures[#failures + 1] = { handler = entry.name, event = event, error = problem }
         end
       end
-      if not entry.failed then entry.cursor = position + 1 end
+      if not entry.failed then entry.cursor, moved = position + 1, true end
     end
   end
+  return moved
 end
 
 -- Shows up to `limit` events to the handlers, from the lowest cursor on.
@@ -182,8 +191,8 @@ local function read(self, context, entries, batch, limit)
       local position, name = engine.step(scan)
       if not position then return failures end
       if position >= from then -- a scan begins with the whole commit that holds `from`
-        left = left - 1
-        show(self, context, entries, batch, scan, position, name, failures)
+        -- an event that moves no cursor has failed a handler: that comes to an end, too
+        if show(self, context, entries, batch, scan, position, name, failures) then left = left - 1 end
         local next = lowest(entries)
         if next ~= position + 1 then -- all others are further on, or have failed
           from = next
@@ -247,6 +256,7 @@ end
 ---@return boolean more    whether another poll would find something to do
 ---@return { handler: string, event: table, error: any }[] failures
 function StreamReader:poll(tenant, thread, handlers, options)
+  checkReceiver(self, StreamReader, "sr:poll(tenant, thread, handlers, options)")
   engine.checkTenant(tenant)
   engine.checkName(thread, "thread")
   local limit, timeout = readOptions(options)

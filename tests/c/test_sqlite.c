@@ -29,7 +29,7 @@
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define LOGGED       60 /* commits that make_log writes */
 
-/* ---- A folder for each test ----------------------------------------------------------- */
+/* ---- A folder for each test ------------------------------------------------- */
 
 typedef struct fixture {
   char root[128];    /* temporary, removed at the end */
@@ -143,7 +143,7 @@ static void verify(fixture *f, const char *tenant, int64_t expected) {
   assert_int_equal(events, expected);
 }
 
-/* ---- Files -------------------------------------------------------------------------------- */
+/* ---- Files ------------------------------------------------------------------ */
 
 static int exists(const char *path, const char *ending) {
   char name[256];
@@ -223,6 +223,19 @@ static int exit_status(pid_t child) {
   return WEXITSTATUS(status);
 }
 
+/* A child whose open connections are nobody's any more ends so when all went well: valgrind
+** would report them at an exit(). */
+static void end_by_kill(void) {
+  kill(getpid(), SIGKILL);
+}
+
+static void was_killed(pid_t child) {
+  int status = 0;
+  assert_int_equal(waitpid(child, &status, 0), child);
+  if (!WIFSIGNALED(status)) fail_msg("the child ended with %d", WEXITSTATUS(status));
+  assert_int_equal(WTERMSIG(status), SIGKILL);
+}
+
 static void test_a_tenant_is_a_file(void **state) {
   fixture *f = *state;
   reopen(f);
@@ -248,22 +261,45 @@ static void test_a_tenant_is_a_file(void **state) {
   verify(f, "t", 1);
 }
 
+/* Appends a letter for each statement that says how commits are flushed, or what. */
+static int note_flushes(unsigned event, void *data, void *statement, void *sql) {
+  char *notes = data;
+  size_t used = strlen(notes);
+  (void)event;
+  (void)statement;
+  if (used > 60) return 0;
+  if (strstr(sql, "synchronous = NORMAL") != NULL) notes[used] = 'n';
+  if (strstr(sql, "synchronous = FULL") != NULL) notes[used] = 'f';
+  if (strstr(sql, "INTO snapshots") != NULL) notes[used] = 's';
+  if (strstr(sql, "INTO commits") != NULL) notes[used] = 'c';
+  if (strcmp(sql, "COMMIT") == 0) notes[used] = '.';
+  return 0;
+}
+
+/* All but snapshots, which are a cache: those are written without waiting, and what comes
+** after them waits again, also where one is refused. */
 static void test_commits_wait_for_the_disk(void **state) {
   fixture *f = *state;
   tide__tenant *tenant;
   tide__db *db;
+  char notes[64] = "";
   tide_snapshot snapshot = {.version = 0, .state = {(uint8_t *)(uintptr_t)empty, sizeof empty}};
   reopen(f);
   put(f, "t", "a", 0);
-  for (int round = 0; round < 3; round++) {
-    OK(f, tide__tenant_take(f->store, "t", false, &tenant, &db, &f->error));
-    assert_int_equal(raw_integer(db->sqlite, "PRAGMA synchronous"), 2);
-    tide__tenant_give(f->store, tenant);
-    /* A snapshot does not wait, and leaves it as it was, when it is refused, too. */
-    snapshot.version = round;
-    int code = tide__store_put_snapshot(f->store, "t", "Adder", "a", &snapshot, &f->error);
-    assert_int_equal(code, round == 0 ? TIDE_OK : TIDE_INVALID_ARGUMENT);
-  }
+  OK(f, tide__tenant_take(f->store, "t", false, &tenant, &db, &f->error));
+  assert_int_equal(raw_integer(db->sqlite, "PRAGMA synchronous"), 2);
+  assert_int_equal(sqlite3_trace_v2(db->sqlite, SQLITE_TRACE_STMT, note_flushes, notes), SQLITE_OK);
+  tide__tenant_give(f->store, tenant);
+  OK(f, tide__store_put_snapshot(f->store, "t", "Adder", "a", &snapshot, &f->error));
+  put(f, "t", "a", 1);
+  snapshot.version = 2;
+  assert_int_equal(tide__store_put_snapshot(f->store, "t", "Adder", "a", &snapshot, &f->error),
+                   TIDE_INVALID_ARGUMENT);
+  put(f, "t", "a", 2);
+  assert_string_equal(notes, "ns.fc.nfc.");
+  OK(f, tide__tenant_take(f->store, "t", false, &tenant, &db, &f->error));
+  assert_int_equal(raw_integer(db->sqlite, "PRAGMA synchronous"), 2);
+  tide__tenant_give(f->store, tenant);
 }
 
 static void test_reading_makes_no_file(void **state) {
@@ -366,7 +402,7 @@ static void test_what_is_no_tenant_is_not_listed(void **state) {
           tide__store_check(f->store, "nobody", NULL, NULL, &f->error));
 }
 
-/* ---- Files of others ----------------------------------------------------------------------- */
+/* ---- Files of others -------------------------------------------------------- */
 
 /* Every way to the file is refused, and it stays as it is. */
 static void is_refused_unchanged(fixture *f, const char *text) {
@@ -411,33 +447,41 @@ static void test_files_of_others_are_refused_and_unchanged(void **state) {
   }
 }
 
-/* A stranger's write-ahead log would be folded in by whoever closes the file last, and its
-** rollback journal be played back. */
-static void test_a_strangers_log_stays_unfolded(void **state) {
+/* The file's write-ahead log would be folded in by whoever closes it last. */
+static void test_the_log_of_a_refused_file_stays(void **state) {
   fixture *f = *state;
+  static const struct {
+    const char *sql, *text;
+  } files[] = {
+      {"CREATE TABLE t(a)", "it is another application's SQLite database"},
+      {"CREATE TABLE t(a); PRAGMA application_id = 1414087749; PRAGMA user_version = 7",
+       "made by a newer Tidelog"},
+  };
   char copy[256], wal[256], wal_copy[260];
-  size_t size;
+  size_t size, size_after;
   reopen(f);
   shut(f);
-  snprintf(copy, sizeof copy, "%s/other.db", f->root);
-  snprintf(wal_copy, sizeof wal_copy, "%s-wal", copy);
   snprintf(wal, sizeof wal, "%s-wal", f->path);
-  sqlite3 *db = raw_open(copy);
-  raw(db, "PRAGMA journal_mode = WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1)");
-  uint8_t *data = read_file(copy, &size);
-  write_file(f->path, data, size);
-  free(data);
-  data = read_file(wal_copy, &size);
-  write_file(wal, data, size);
-  assert_true(size > 0);
-  assert_int_equal(sqlite3_close(db), SQLITE_OK);
-  is_refused_unchanged(f, "it is another application's SQLite database");
-  size_t size_after;
-  uint8_t *after = read_file(wal, &size_after);
-  assert_int_equal(size, size_after);
-  assert_memory_equal(data, after, size);
-  free(data);
-  free(after);
+  for (size_t i = 0; i < COUNT(files); i++) {
+    snprintf(copy, sizeof copy, "%s/other%zu.db", f->root, i);
+    snprintf(wal_copy, sizeof wal_copy, "%s-wal", copy);
+    sqlite3 *db = raw_open(copy);
+    raw(db, files[i].sql);
+    raw(db, "PRAGMA journal_mode = WAL; INSERT INTO t VALUES(1)");
+    uint8_t *data = read_file(copy, &size);
+    write_file(f->path, data, size);
+    free(data);
+    data = read_file(wal_copy, &size);
+    write_file(wal, data, size);
+    assert_true(size > 0);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    is_refused_unchanged(f, files[i].text);
+    uint8_t *after = read_file(wal, &size_after);
+    assert_int_equal(size, size_after);
+    assert_memory_equal(data, after, size);
+    free(data);
+    free(after);
+  }
 }
 
 static void test_an_empty_file_is_new(void **state) {
@@ -470,8 +514,7 @@ static void test_a_torn_creation_is_begun_again(void **state) {
   assert_false(exists(name, ""));
 }
 
-/* ---- Versions of the schema --------------------------------------------------------------------
- */
+/* ---- Versions of the schema -------------------------------------------------- */
 
 static void test_a_newer_schema_is_refused(void **state) {
   fixture *f = *state;
@@ -539,8 +582,7 @@ static void test_a_failing_migration_changes_nothing(void **state) {
   put(f, "t", "a", 1);
 }
 
-/* ---- Other connections and processes
- * -------------------------------------------------------------- */
+/* ---- Other connections and processes ---------------------------------------- */
 
 static void test_two_handles(void **state) {
   fixture *f = *state;
@@ -768,8 +810,68 @@ static void test_a_forked_child_leaves_the_parents_files(void **state) {
   verify(f, "t", 4);
 }
 
-/* ---- A file that goes away
- * ------------------------------------------------------------------------ */
+/* An orphan that closes what it inherited does not fold in its dead parent's log: if the
+** parent was killed in the middle of something, that is for one who opens the file. */
+static void test_an_orphan_leaves_the_log(void **state) {
+  fixture *f = *state;
+  int to_orphan[2], to_test[2];
+  char byte = 0;
+  assert_int_equal(pipe(to_orphan), 0);
+  assert_int_equal(pipe(to_test), 0);
+  pid_t parent = fork();
+  assert_true(parent >= 0);
+  if (parent == 0) {
+    tide_outcome outcome;
+    int code = tide__store_open(f->uri, NULL, &f->store, &f->error);
+    if (code == TIDE_OK) code = append(f->store, "t", "a", 0, 1, &outcome, &f->error);
+    if (code != TIDE_OK) _exit(1);
+    pid_t orphan = fork();
+    if (orphan < 0) _exit(2);
+    if (orphan > 0) end_by_kill();
+    close(to_orphan[1]);                             /* so that it does not outlive the test */
+    if (read(to_orphan[0], &byte, 1) != 1) _exit(3); /* the parent is gone */
+    tide__store_close(f->store);
+    _exit(write(to_test[1], "x", 1) == 1 ? 0 : 4);
+  }
+  close(to_test[1]);
+  was_killed(parent);
+  assert_int_equal(write(to_orphan[1], "x", 1), 1);
+  assert_int_equal(read(to_test[0], &byte, 1), 1);
+  close(to_orphan[0]);
+  close(to_orphan[1]);
+  close(to_test[0]);
+  assert_true(exists(f->path, "-wal"));
+  reopen(f);
+  verify(f, "t", 1);
+}
+
+/* A fork in the middle of another thread's call: SQLite's locks cannot be set right. */
+static void test_a_fork_while_the_store_is_in_use(void **state) {
+  fixture *f = *state;
+  tide__tenant *tenant;
+  tide__db *db;
+  reopen(f);
+  put(f, "t", "a", 0);
+  OK(f, tide__tenant_take(f->store, "t", false, &tenant, &db, &f->error));
+  pid_t child = fork();
+  assert_true(child >= 0);
+  if (child == 0) {
+    tide_store *own = NULL;
+    for (int i = 0; i < 2; i++) { /* before and after it closes what it inherited */
+      int code = tide__store_open(f->uri, NULL, &own, &f->error);
+      if (code != TIDE_STORE || own != NULL || strstr(f->error.message, "forked") == NULL)
+        _exit(1 + i);
+      if (i == 0) tide__store_close(f->store);
+    }
+    end_by_kill();
+  }
+  was_killed(child);
+  tide__tenant_give(f->store, tenant);
+  put(f, "t", "a", 1);
+  verify(f, "t", 2);
+}
+
+/* ---- A file that goes away -------------------------------------------------- */
 
 static void test_a_deleted_file_is_noticed(void **state) {
   fixture *f = *state;
@@ -838,8 +940,7 @@ static void test_a_deleted_log_is_noticed(void **state) {
   verify(f, "t", at + 1);
 }
 
-/* ---- Many tenants
- * ----------------------------------------------------------------------------------- */
+/* ---- Many tenants ----------------------------------------------------------- */
 
 static void test_at_most_max_open_are_open(void **state) {
   fixture *f = *state;
@@ -854,9 +955,9 @@ static void test_at_most_max_open_are_open(void **state) {
     for (int i = 0; i < tenants; i++) {
       snprintf(name, sizeof name, "t%d", i);
       put(f, name, "a", round);
+      if (i > 0) assert_true(exists(f->folder, "/always.db-wal")); /* the most used one stays */
       put(f, "always", "a", (int64_t)round * tenants + i);
       assert_true(entries(f->folder, "-wal") <= most);
-      assert_true(exists(f->folder, "/always.db-wal")); /* the most used one stays */
     }
   }
   assert_int_equal(entries(f->folder, "-wal"), most);
@@ -909,8 +1010,7 @@ static void test_threads_share_few_connections(void **state) {
   if (!quick()) verify(f, "t3", 60 / 12 * (int)COUNT(workers));
 }
 
-/* ---- Disks that are full or read-only
- * ------------------------------------------------------------------ */
+/* ---- Disks that are full or read-only --------------------------------------- */
 
 static void test_a_full_disk(void **state) {
   fixture *f = *state;
@@ -1051,8 +1151,7 @@ static void test_a_read_only_folder(void **state) {
   verify(f, "t", 2);
 }
 
-/* ---- Damage
- * ------------------------------------------------------------------------------------------- */
+/* ---- Damage ----------------------------------------------------------------- */
 
 /* A log with something in every table. */
 static void make_log(fixture *f) {
@@ -1326,9 +1425,7 @@ static void test_wrong_rows(void **state) {
   free(whole.db);
 }
 
-/* ---- Pages
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- Pages ------------------------------------------------------------------ */
 
 /* A scan's pages end by rows or by bytes; nothing is left out or read twice, also where
 ** something is written between them. */
@@ -1392,7 +1489,7 @@ int main(void) {
       CASE(test_folders),
       CASE(test_what_is_no_tenant_is_not_listed),
       CASE(test_files_of_others_are_refused_and_unchanged),
-      CASE(test_a_strangers_log_stays_unfolded),
+      CASE(test_the_log_of_a_refused_file_stays),
       CASE(test_an_empty_file_is_new),
       CASE(test_a_torn_creation_is_begun_again),
       CASE(test_a_newer_schema_is_refused),
@@ -1405,6 +1502,8 @@ int main(void) {
       CASE(test_waiting_for_another_writer_ends),
       CASE(test_opening_keeps_the_locks_of_this_process),
       CASE(test_a_forked_child_leaves_the_parents_files),
+      CASE(test_an_orphan_leaves_the_log),
+      CASE(test_a_fork_while_the_store_is_in_use),
       CASE(test_a_deleted_file_is_noticed),
       CASE(test_a_replaced_file_is_noticed),
       CASE(test_a_deleted_log_is_noticed),

@@ -166,14 +166,14 @@ for name, folder in pairs(folders) do
   store:check(TENANT)
   local ch = tidelog.CommandHandler(store, { Note })
   good[name] = { history = history(store), states = states(ch), files = {} }
-  local seen = {}
-  for i = 1, #good[name].history do seen[good[name].history[i]] = i end
   store:close()
   for _, file in ipairs { "tenant1.db", "tenant1.db-wal", "tenant1.db-shm" } do
     good[name].files[file] = fault.readFile(folder .. "/" .. file)
   end
 end
-fault.expect(#good.open.history > 100 and #(good.open.files["tenant1.db-wal"] or "") > 50000, "there is no log to damage")
+fault.expect(#good.open.history > 100 and #(good.open.files["tenant1.db-wal"] or "") > 50000,
+  "there is no log to damage")
+fault.expect(good.closed.files["tenant1.db"]:find "\16count\0....\2text\0", "there is no snapshot to damage")
 
 -- ---- damaging ------------------------------------------------------------------------------------
 
@@ -224,6 +224,15 @@ local kinds = {
   { "cut off at a page", function(bytes) return bytes:sub(1, anyPage(bytes)) end },
   { "longer", function(bytes) return bytes .. garbage(math.random(2 * PAGE)) end },
 }
+
+-- A wrong snapshot would be a wrong state, on which commands are decided. It has its own
+-- kind: chance seldom meets the few bytes that matter.
+local SNAPSHOT = { "a bit of a snapshot", function(bytes, number)
+  local found = {}
+  for at in bytes:gmatch "\16count\0()....\2text\0" do found[#found + 1] = at - 1 end
+  return #found > 0 and flip(bytes, found[number % #found + 1]) or bytes
+end }
+local SNAPSHOTS = 10
 
 -- Targets with how often: the closed database, and each file of the open one.
 local targets = {
@@ -304,18 +313,20 @@ local function judge(run)
   else
     counts.seen = counts.seen + 1
   end
-  -- What was damaged so that nothing can be read must not be written over.
   if fault.failures == failures then fault.remove(run.folder) else print("  kept: " .. run.folder) end
 end
 
 local function start(number)
   local target, kind = choices[math.random(#choices)], kinds[math.random(#kinds)]
+  if number <= SNAPSHOTS then target, kind = targets[1], SNAPSHOT end
   local store, file = target[1], target[2]
   local folder = ("%s/%d"):format(parent, number)
   fault.shell("cp -r '%s' '%s'", folders[store], folder)
   -- Without its index the log is read from its start; with it, as the index says.
-  if store == "open" and file ~= "tenant1.db-shm" and math.random(2) == 1 then os.remove(folder .. "/tenant1.db-shm") end
-  fault.writeFile(folder .. "/" .. file, kind[2](good[store].files[file]))
+  if store == "open" and file ~= "tenant1.db-shm" and math.random(2) == 1 then
+    os.remove(folder .. "/tenant1.db-shm")
+  end
+  fault.writeFile(folder .. "/" .. file, kind[2](good[store].files[file], number))
   counts.damages = counts.damages + 1
   return { folder = folder, store = store, began = fault.process.clock(),
            what = ("damage %d, %s in %s of %s"):format(number, kind[1], file, store),

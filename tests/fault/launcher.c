@@ -160,7 +160,8 @@ static int spawn(lua_State *L) {
     const bool stopped = waitpid(pid, &status, 0) == pid && WIFSTOPPED(status);
     if (!stopped) c->pid = 0;
     if (!stopped || ptrace(PTRACE_SETOPTIONS, pid, NULL,
-                           (void *)(uintptr_t)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL)) != 0) {
+                           (void *)(uintptr_t)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL |
+                                               PTRACE_O_TRACEEXEC)) != 0) {
       lua_pushnil(L);
       lua_pushliteral(L, "tracing is not permitted here");
       return 2;
@@ -321,15 +322,14 @@ static int child_step(lua_State *L) {
     }
     forward = 0;
     if (WSTOPSIG(status) != (SIGTRAP | 0x80)) {
-      forward = WSTOPSIG(status);
+      forward = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status); /* it called exec again */
       continue;
     }
     struct __ptrace_syscall_info info;
     memset(&info, 0, sizeof info);
     if (ptrace(PTRACE_GET_SYSCALL_INFO, c->pid, (void *)sizeof info, &info) <= 0)
       return luaL_error(L, "ptrace: this kernel does not tell system calls");
-    const char *name =
-        info.op == PTRACE_SYSCALL_INFO_ENTRY ? call_name(info.entry.nr) : NULL;
+    const char *name = info.op == PTRACE_SYSCALL_INFO_ENTRY ? call_name(info.entry.nr) : NULL;
     if (name == NULL) continue;
     lua_pushstring(L, name);
     lua_pushinteger(L, (lua_Integer)info.entry.args[0]);
@@ -388,14 +388,15 @@ static int temporary(lua_State *L) {
 }
 
 static int open_process(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"receive", child_receive}, {"send", child_send},   {"signal", child_signal},
-      {"wait", child_wait},       {"close", child_close}, {"pid", child_pid},
-      {"step", child_step},       {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"receive", child_receive}, {"send", child_send},
+                                     {"signal", child_signal},   {"wait", child_wait},
+                                     {"close", child_close},     {"pid", child_pid},
+                                     {"step", child_step},       {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", child_close}, {"__close", child_close}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {
-      {"spawn", spawn},    {"clock", clock_now}, {"sleep", pause_for},     {"fileSize", set_file_size},
-      {"isRoot", is_root}, {"id", process_id},   {"temporary", temporary}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"spawn", spawn},         {"clock", clock_now},
+                                       {"sleep", pause_for},     {"fileSize", set_file_size},
+                                       {"isRoot", is_root},      {"id", process_id},
+                                       {"temporary", temporary}, {NULL, NULL}};
   luaL_newmetatable(L, CHILD);
   luaL_setfuncs(L, meta, 0);
   luaL_newlib(L, methods);

@@ -312,8 +312,8 @@ static void check_commit(checker *c, const tide_commit *commit) {
   if (k != NULL && k->position == commit->position) {
     hex(commit->hash, digits);
     k->found = strcmp(k->id, commit->id) == 0 && k->version == commit->version &&
-               k->count == commit->count && strcmp(k->hash, digits) == 0 &&
-               k->writer == f.writer && k->group == f.group && k->index == f.index;
+               k->count == commit->count && strcmp(k->hash, digits) == 0 && k->writer == f.writer &&
+               k->group == f.group && k->index == f.index;
     if (k->found)
       c->acknowledged++;
     else

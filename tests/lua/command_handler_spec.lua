@@ -294,8 +294,8 @@ for _, s in ipairs(stores.all()) do
 
     it("has a payload without aggregateId, expectedVersion and commandId, but only at the top", function()
       local context = decide(function(_, context) context:push "Added" end,
-        { n = 1, expectedVersion = -1, commandId = "c1", nested = { aggregateId = "x", expectedVersion = 1, commandId = "y" },
-          aggregateVersion = 5, id = "kept" })
+        { n = 1, expectedVersion = -1, commandId = "c1", aggregateVersion = 5, id = "kept",
+          nested = { aggregateId = "x", expectedVersion = 1, commandId = "y" } })
       local expected = { n = 1, nested = { aggregateId = "x", expectedVersion = 1, commandId = "y" },
                          aggregateVersion = 5, id = "kept" }
       expect.exactly(expected, context.payload)
@@ -337,7 +337,8 @@ for _, s in ipairs(stores.all()) do
       local list = { "a", { b = 1 } }
       local payload = { aggregateId = "a", expectedVersion = -1, commandId = "c", n = 1, list = list }
       local context = handler():command(actor, "Add", payload)
-      assert.same({ aggregateId = "a", expectedVersion = -1, commandId = "c", n = 1, list = { "a", { b = 1 } } }, payload)
+      assert.same({ aggregateId = "a", expectedVersion = -1, commandId = "c", n = 1, list = { "a", { b = 1 } } },
+        payload)
       assert.equal(list, payload.list)
       assert.is_nil(getmetatable(payload))
       assert.is_nil(getmetatable(list))

@@ -346,7 +346,8 @@ for _, s in ipairs(stores.all()) do
       end)
 
       it("needs an aggregateId, and has to be a name", function()
-        expect.error("MissingArgumentError", "aggregateId", ch.command, ch, actor, "Count", { commandId = "c", all = {} })
+        expect.error("MissingArgumentError", "aggregateId", ch.command, ch, actor, "Count",
+          { commandId = "c", all = {} })
         for _, id in ipairs { 42, true, {}, "a\0b", "\255", ("x"):rep(1 << 20), false, tidelog.null } do
           expect.error("InvalidArgumentError", "commandId", count, id)
         end

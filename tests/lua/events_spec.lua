@@ -119,7 +119,8 @@ for _, s in ipairs(stores.all()) do
       assert.same({ 4, 5 }, positions { aggregateType = "Other", aggregateId = "a" })
       assert.same({ 6, 2, 1, 0 }, positions { aggregateType = "Tally", aggregateId = "a", backwards = true })
       assert.same({ 1, 2 }, positions { aggregateType = "Tally", aggregateId = "a", from = 1, to = 5 })
-      assert.same({ 2, 1 }, positions { aggregateType = "Tally", aggregateId = "a", from = 5, to = 1, backwards = true })
+      assert.same({ 2, 1 },
+        positions { aggregateType = "Tally", aggregateId = "a", from = 5, to = 1, backwards = true })
       assert.same({}, positions { aggregateType = "Tally", aggregateId = "none" })
     end)
 
@@ -150,8 +151,10 @@ for _, s in ipairs(stores.all()) do
 
     it("lets go of the database when it is left by break, error or the collector", function()
       for _ = 1, 200 do
-        for _ in s.store:events "tenant1" do break end
-        pcall(function() for _ in s.store:events "tenant1" do error "out" end end)
+        for event in s.store:events "tenant1" do
+          if event then break end
+        end
+        pcall(function() for event in s.store:events "tenant1" do error(event) end end)
         s.store:events "tenant1"()
       end
       collectgarbage()
@@ -177,8 +180,6 @@ for _, s in ipairs(stores.all()) do
       for _ = 1, 20 do
         ch:command(actor, "AddAll", { aggregateId = "huge", all = all, padding = ("x"):rep(100000) })
       end
-      all = nil
-      ch = nil
       for _, backwards in ipairs { false, true } do
         collectgarbage()
         collectgarbage()

@@ -251,7 +251,8 @@ for _, s in ipairs(stores.all()) do
       assert.equal(1, #failures)
       assert.equal("bad", failures[1].handler)
       assert.equal(problem, failures[1].error)
-      assert.same({ "Added", 2, 3 }, { failures[1].event.name, failures[1].event.position, failures[1].event.payload.n })
+      local event = failures[1].event
+      assert.same({ "Added", 2, 3 }, { event.name, event.position, event.payload.n })
       assert.same({ 1, 2, 3 }, bad.seen)
     end)
 
@@ -327,7 +328,9 @@ for _, s in ipairs(stores.all()) do
       local g = setmetatable({ events = setmetatable({}, { __index = Base.events }), note = Base.note },
         { __index = function(_, key) if key == "name" then return "g" end end })
       poll { h, g }
-      for _, handler in ipairs { h, g } do assert.same({ 2, 3 }, { rawget(handler, "last"), rawget(handler, "sum") }) end
+      for _, handler in ipairs { h, g } do
+        assert.same({ 2, 3 }, { rawget(handler, "last"), rawget(handler, "sum") })
+      end
       assert.is_nil(rawget(Base, "last"))
       assert.is_nil(rawget(h, "db"))
     end)
@@ -408,7 +411,8 @@ for _, s in ipairs(stores.all()) do
           db:doc("/gone"):set { back = true }
           db:doc("/gone"):delete()
         else
-          seen[3] = { db:doc("/new"):get().n, db:doc("/old"):get().n, paths(), paths "/n", db:doc("/gone"):get() == nil }
+          seen[3] = { db:doc("/new"):get().n, db:doc("/old"):get().n, paths(), paths "/n",
+                      db:doc("/gone"):get() == nil }
           db:doc("/new"):delete()
           seen[4] = { db:doc("/new"):get() == nil, paths() }
         end

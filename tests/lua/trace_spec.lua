@@ -50,7 +50,8 @@ for _, s in ipairs(stores.all()) do
         assert.is_nil(record.error)
       end
       local commit = records[2]
-      assert.same({ "commitEvents", 2, 1 }, { commit.method, #commit.context.events, commit.context.events[2].position })
+      assert.same({ "commitEvents", 2, 1 },
+        { commit.method, #commit.context.events, commit.context.events[2].position })
     end)
 
     it("sees with what a command failed", function()

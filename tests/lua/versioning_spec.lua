@@ -62,7 +62,8 @@ for _, s in ipairs(stores.all()) do
 
     it("bring each event to the newest schema, one step after the other", function()
       local ch = tidelog.CommandHandler(s.store, { Purse(upcast) })
-      for _, each in ipairs { { 0, { amount = 1.5 } }, { 1, { cents = 20 } }, { 2, { cents = 3, currency = "SEK" } } } do
+      for _, each in ipairs { { 0, { amount = 1.5 } }, { 1, { cents = 20 } },
+                              { 2, { cents = 3, currency = "SEK" } } } do
         ch:command(actor, "Pay", { aggregateId = "a", version = each[1], paid = each[2] })
       end
       ch:command(actor, "Note", { aggregateId = "a" })
@@ -350,7 +351,10 @@ for _, s in ipairs(stores.all()) do
 
       local states = {
         ["sparse lists"] = function(self, n) self.v = self.v or {}; self.v[n * 10] = n; self.v[-n] = true end,
-        ["names and numbers as keys"] = function(self, n) self.v = self.v or {}; self.v[n] = "x"; self.v["k" .. n] = n end,
+        ["names and numbers as keys"] = function(self, n)
+          self.v = self.v or {}
+          self.v[n], self.v["k" .. n] = "x", n
+        end,
         ["floats and booleans as keys"] = function(self, n)
           self.v = self.v or {}
           self.v[n + 0.5], self.v[n % 2 == 0] = n, n + 0.0

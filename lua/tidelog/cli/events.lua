@@ -1,6 +1,8 @@
 -- tidelog events: the history as a table, or as JSON, an event a line.
 
 local Application = require "tidelog.cli.application"
+local Host = require "tidelog.host"
+local engine = require "tidelog.engine"
 local textTable = require "tidelog.text_table"
 
 local Events = {}
@@ -10,14 +12,14 @@ local PAGE = 1000 -- events that are laid out as one table
 function Events.configure(parser)
   parser:summary "Show the history."
   parser:description "Show the history as a table, or with --json as JSON, an event a line."
-  parser:option("--from", "First position; backwards the last one"):argname "N":convert(Application.integer)
-  parser:option("--to", "Last position; backwards the first one"):argname "N":convert(Application.integer)
-  parser:option("--since", "Events at this time (ISO 8601) or later"):argname "TIME"
-  parser:option("--till", "Events at this time or earlier"):argname "TIME"
+  parser:option("--from", "First position; backwards the last one"):argname "N":convert(Application.count)
+  parser:option("--to", "Last position; backwards the first one"):argname "N":convert(Application.count)
+  parser:option("--since", "Events at this time (ISO 8601) or later"):argname "TIME":convert(Application.time)
+  parser:option("--till", "Events at this time or earlier"):argname "TIME":convert(Application.time)
   parser:option("--type", "Events of this aggregate type"):argname "TYPE"
   parser:option("--id", "Events of this aggregate; needs --type"):argname "ID"
   parser:option("--name", "Events with this name; may be repeated"):argname "EVENT":count "*"
-  parser:option("--limit", "Events at most"):argname "N":convert(Application.integer)
+  parser:option("--limit", "Events at most"):argname "N":convert(Application.count)
   parser:flag("--backwards", "The newest first")
 end
 
@@ -28,10 +30,13 @@ local COLUMNS = {
 }
 
 function Events.run(arguments)
-  local store <close> = Application.store(arguments)
+  if arguments.id and not arguments.type then
+    Application.usage "--id needs --type: an id names an aggregate among those of its type"
+  end
+  local store <close> = Application.existingStore(arguments)
   local rows, shown = {}, 0
   local function flush()
-    if #rows > 0 then print(textTable(COLUMNS, rows)) end
+    if #rows > 0 then Application.print(textTable(COLUMNS, rows)) end
     rows = {}
   end
   for event in store:events(arguments.tenant, {
@@ -41,16 +46,19 @@ function Events.run(arguments)
   }) do
     shown = shown + 1
     if arguments.json then
-      print(Application.json(event))
+      Application.print(engine.toJson(Host.event(event), 0))
     else
       rows[#rows + 1] = { event.position, event.time, event.aggregateType .. " " .. event.aggregateId,
-                          event.aggregateVersion, event.name, Application.text(event.payload), event.command,
-                          event.actor and event.actor.id }
+                          event.aggregateVersion, event.name, Application.json(event.payload), event.command,
+                          event.actor.id }
       if #rows == PAGE then flush() end
     end
   end
   flush()
-  if shown == 0 and not arguments.json then print(("no events of tenant %s"):format(arguments.tenant)) end
+  if shown == 0 and not arguments.json then
+    local none = store:head(arguments.tenant) == 0 and "has no events" or "has no such events"
+    io.stderr:write(("tidelog: tenant %s %s in %s\n"):format(arguments.tenant, none, arguments.store))
+  end
   return 0
 end
 

@@ -1,7 +1,9 @@
 -- tidelog show PATH ID: the state of an aggregate, now or at any point in time.
 
 local Application = require "tidelog.cli.application"
+local Err = require "tidelog.err"
 local Host = require "tidelog.host"
+local engine = require "tidelog.engine"
 local textTable = require "tidelog.text_table"
 
 local Show = {}
@@ -12,9 +14,9 @@ function Show.configure(parser)
   parser:argument("id", "The aggregate's id"):argname "ID"
   parser:mutex(
     parser:option("--version", "As it was at this version"):target "at_version":argname "N"
-      :convert(Application.integer),
-    parser:option("--at", "As it was at this time (ISO 8601)"):argname "TIME",
-    parser:option("--position", "As it was when this position was the last"):argname "N":convert(Application.integer))
+      :convert(Application.count),
+    parser:option("--at", "As it was at this time (ISO 8601)"):argname "TIME":convert(Application.time),
+    parser:option("--position", "As it was when this position was the last"):argname "N":convert(Application.count))
 end
 
 local function limitOf(arguments)
@@ -25,19 +27,18 @@ local function limitOf(arguments)
 end
 
 function Show.run(arguments)
-  local _ <close>, handler = Application.open(arguments)
+  local _ <close>, handler = Application.open(arguments, Application.existingStore)
   local definition = Host.definition(handler, arguments.path)
   local state = handler:load(arguments.tenant, definition.Type, arguments.id, limitOf(arguments))
   if state.aggregateVersion < 0 then
-    io.stderr:write(("tidelog: %s '%s' of tenant %s has no events%s\n"):format(definition.name, arguments.id,
-      arguments.tenant, arguments.at and " at that time" or ""))
-    return 1
+    error(Err.invalidArgument("id", ("%s %s of tenant %s has no events%s"):format(definition.name,
+      Err.show(arguments.id), arguments.tenant, limitOf(arguments) and " then" or "")), 0)
   end
   if arguments.json then
-    print(Application.json(Host.describe(definition, state)))
+    Application.print(engine.toJson(Host.state(definition, state), 0))
     return 0
   end
-  print(("%s %s at version %d"):format(definition.name, arguments.id, state.aggregateVersion))
+  Application.print(("%s %s at version %d"):format(definition.name, arguments.id, state.aggregateVersion))
   local rows = {}
   for key, value in next, state do
     if key ~= "aggregateId" and key ~= "aggregateVersion" then
@@ -45,7 +46,7 @@ function Show.run(arguments)
     end
   end
   table.sort(rows, function(a, b) return a[1] < b[1] end)
-  print(textTable({ { title = "field" }, { title = "value" } }, rows))
+  Application.print(textTable({ { title = "field" }, { title = "value" } }, rows))
   return 0
 end
 
