@@ -298,13 +298,9 @@ end:
 }
 
 /* On a connection of its own: it may take minutes. */
-static int sqlite_check(tide_store *base, const char *tenant, tide_error *error) {
-  sqlite_store *store = (sqlite_store *)base;
+static int check_database(tide__db *db, tide_error *error) {
   sqlite3_stmt *statement = NULL;
-  tide__db *db = NULL;
-  int code = tide__sqlite_own(base, error);
-  if (code == TIDE_OK) code = open_db(store, tenant, false, &db, error);
-  if (code != TIDE_OK || db == NULL) return code;
+  int code = TIDE_OK;
   int result = sqlite3_prepare_v2(db->sqlite, "PRAGMA integrity_check(1)", -1, &statement, NULL);
   if (result == SQLITE_OK) result = sqlite3_step(statement);
   if (result == SQLITE_ROW) {
@@ -315,6 +311,37 @@ static int sqlite_check(tide_store *base, const char *tenant, tide_error *error)
     code = tide__db_fail(db, result, "read", error);
   }
   (void)sqlite3_finalize(statement); /* repeats the error of the step */
+  return code;
+}
+
+/* The checksums of all rows of a table that the check of the log does not read. */
+static int check_rows(tide__db *db, const char *sql, int columns, const char *what,
+                      tide_error *error) {
+  sqlite3_stmt *statement = NULL;
+  int code = TIDE_OK;
+  int result = sqlite3_prepare_v2(db->sqlite, sql, -1, &statement, NULL);
+  if (result != SQLITE_OK) return tide__db_fail(db, result, "read", error);
+  while (code == TIDE_OK && (result = sqlite3_step(statement)) == SQLITE_ROW)
+    code = tide__row_check(db, statement, columns, what, error);
+  if (code == TIDE_OK && result != SQLITE_DONE) code = tide__db_fail(db, result, "read", error);
+  (void)sqlite3_finalize(statement); /* repeats the error of the step */
+  return code;
+}
+
+static int sqlite_check(tide_store *base, const char *tenant, tide_error *error) {
+  sqlite_store *store = (sqlite_store *)base;
+  tide__db *db = NULL;
+  int code = tide__sqlite_own(base, error);
+  if (code == TIDE_OK) code = open_db(store, tenant, false, &db, error);
+  if (code != TIDE_OK || db == NULL) return code;
+  code = check_database(db, error);
+  if (code == TIDE_OK)
+    code =
+        check_rows(db, "SELECT version, code, state, sum FROM snapshots", 3, "a snapshot", error);
+  if (code == TIDE_OK)
+    code = check_rows(db, "SELECT name, cursors, sum FROM threads", 2, "a thread's cursors", error);
+  if (code == TIDE_OK)
+    code = check_rows(db, "SELECT path, body, sum FROM documents", 2, "a document", error);
   tide__db_close(db);
   return code;
 }

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "core/clock.h"
 #include "stores/sqlite_tenant.h"
@@ -23,44 +24,47 @@ static const char *const steps[] = {
     "CREATE TABLE commits("
     "  position INTEGER PRIMARY KEY, stream INTEGER NOT NULL, version INTEGER NOT NULL,"
     "  count INTEGER NOT NULL, time INTEGER NOT NULL, hash BLOB NOT NULL, command_id TEXT,"
-    "  body BLOB NOT NULL) STRICT;"
+    "  sum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;"
     "CREATE UNIQUE INDEX commits_by_stream ON commits(stream, version);"
     "CREATE UNIQUE INDEX commits_by_command ON commits(stream, command_id)"
     "  WHERE command_id IS NOT NULL;"
     "CREATE TABLE snapshots("
     "  stream INTEGER PRIMARY KEY, version INTEGER NOT NULL, code BLOB NOT NULL,"
-    "  state BLOB NOT NULL) STRICT;"
+    "  sum INTEGER NOT NULL, state BLOB NOT NULL) STRICT;"
     "CREATE TABLE threads("
     "  name TEXT PRIMARY KEY, owner TEXT, token INTEGER NOT NULL, until INTEGER NOT NULL,"
-    "  cursors BLOB NOT NULL) STRICT, WITHOUT ROWID;"
-    "CREATE TABLE documents(path TEXT NOT NULL PRIMARY KEY, body BLOB NOT NULL) STRICT;",
+    "  sum INTEGER NOT NULL, cursors BLOB NOT NULL) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE documents("
+    "  path TEXT NOT NULL PRIMARY KEY, sum INTEGER NOT NULL, body BLOB NOT NULL) STRICT;",
 };
 
 const tide__schema tide__sqlite_schema = {steps, sizeof steps / sizeof steps[0]};
 
 #define COMMIT_COLUMNS                                                                             \
-  "SELECT c.position, c.version, c.count, c.time, c.hash, c.command_id, c.body, s.type, s.name "   \
+  "SELECT c.position, c.version, c.count, c.time, c.hash, c.command_id, c.body, c.sum, s.type, "   \
+  "s.name "                                                                                        \
   "FROM commits c LEFT JOIN streams s ON s.id = c.stream "
 #define STREAM_COLUMNS                                                                             \
-  "SELECT position, version, count, time, hash, command_id, body FROM commits "                    \
+  "SELECT position, version, count, time, hash, command_id, body, sum FROM commits "               \
   "WHERE stream = (SELECT id FROM streams WHERE type = ?3 AND name = ?4) "
+
+#define SUMMED_COLUMNS                                                                             \
+  "SELECT position, version, count, time, hash, command_id, body, sum FROM commits "
 
 static const char *const texts[TIDE__SQL_COUNT] = {
     [TIDE__BEGIN] = "BEGIN IMMEDIATE",
     [TIDE__COMMIT] = "COMMIT",
     [TIDE__ROLLBACK] = "ROLLBACK",
-    [TIDE__HEAD] = "SELECT position, count, time, hash FROM commits ORDER BY position DESC LIMIT 1",
+    [TIDE__HEAD] = SUMMED_COLUMNS "ORDER BY position DESC LIMIT 1",
     [TIDE__FIND_STREAM] = "SELECT id FROM streams WHERE type = ?1 AND name = ?2",
     [TIDE__ADD_STREAM] = "INSERT INTO streams(type, name) VALUES(?1, ?2)",
     [TIDE__FIND_COMMAND] =
         "SELECT position, version FROM commits INDEXED BY commits_by_command "
         "WHERE stream = ?1 AND command_id = ?2",
-    [TIDE__LAST_OF_STREAM] =
-        "SELECT version, count FROM commits WHERE stream = ?1 "
-        "ORDER BY version DESC LIMIT 1",
+    [TIDE__LAST_OF_STREAM] = SUMMED_COLUMNS "WHERE stream = ?1 ORDER BY version DESC LIMIT 1",
     [TIDE__ADD_COMMIT] =
-        "INSERT INTO commits(position, stream, version, count, time, hash, "
-        "command_id, body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO commits(position, version, count, time, hash, command_id, "
+        "body, sum, stream) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [TIDE__BEFORE] =
         "SELECT position, count FROM commits WHERE position <= ?1 "
         "ORDER BY position DESC LIMIT 1",
@@ -73,25 +77,26 @@ static const char *const texts[TIDE__SQL_COUNT] = {
     [TIDE__SCAN_STREAM] = STREAM_COLUMNS "AND version >= ?1 ORDER BY version LIMIT ?2",
     [TIDE__SCAN_STREAM_BACK] = STREAM_COLUMNS "AND version <= ?1 ORDER BY version DESC LIMIT ?2",
     [TIDE__GET_SNAPSHOT] =
-        "SELECT version, code, state FROM snapshots WHERE stream = "
+        "SELECT version, code, state, sum FROM snapshots WHERE stream = "
         "(SELECT id FROM streams WHERE type = ?1 AND name = ?2)",
     [TIDE__PUT_SNAPSHOT] =
-        "INSERT INTO snapshots(stream, version, code, state) "
-        "VALUES(?1, ?2, ?3, ?4) ON CONFLICT(stream) DO UPDATE SET "
+        "INSERT INTO snapshots(version, code, state, sum, stream) "
+        "VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT(stream) DO UPDATE SET "
         "version = excluded.version, code = excluded.code, "
-        "state = excluded.state "
+        "state = excluded.state, sum = excluded.sum "
         "WHERE excluded.version > version OR excluded.code <> code",
-    [TIDE__GET_THREAD] = "SELECT owner, token, until, cursors FROM threads WHERE name = ?1",
+    [TIDE__GET_THREAD] =
+        "SELECT name, cursors, sum, owner, token, until FROM threads WHERE name = ?1",
     [TIDE__PUT_LEASE] =
-        "INSERT INTO threads(name, owner, token, until, cursors) "
-        "VALUES(?1, ?2, ?3, ?4, x'0500000000') ON CONFLICT(name) DO UPDATE SET "
+        "INSERT INTO threads(name, owner, token, until, cursors, sum) "
+        "VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(name) DO UPDATE SET "
         "owner = excluded.owner, token = excluded.token, until = excluded.until",
-    [TIDE__PUT_CURSORS] = "UPDATE threads SET cursors = ?2 WHERE name = ?1",
+    [TIDE__PUT_CURSORS] = "UPDATE threads SET cursors = ?2, sum = ?3 WHERE name = ?1",
     [TIDE__END_LEASE] = "UPDATE threads SET owner = NULL, until = 0 WHERE name = ?1",
-    [TIDE__GET_DOCUMENT] = "SELECT body FROM documents WHERE path = ?1",
+    [TIDE__GET_DOCUMENT] = "SELECT path, body, sum FROM documents WHERE path = ?1",
     [TIDE__PUT_DOCUMENT] =
-        "INSERT INTO documents(path, body) VALUES(?1, ?2) "
-        "ON CONFLICT(path) DO UPDATE SET body = excluded.body",
+        "INSERT INTO documents(path, body, sum) VALUES(?1, ?2, ?3) "
+        "ON CONFLICT(path) DO UPDATE SET body = excluded.body, sum = excluded.sum",
     [TIDE__DELETE_DOCUMENT] = "DELETE FROM documents WHERE path = ?1",
     [TIDE__LIST_FROM] = "SELECT path FROM documents WHERE path >= ?1 ORDER BY path LIMIT ?2",
     [TIDE__LIST_AFTER] = "SELECT path FROM documents WHERE path > ?1 ORDER BY path LIMIT ?2",
@@ -105,7 +110,6 @@ static int fail_moved(tide__db *db, const char *suffix, tide_error *error) {
                           suffix);
 }
 
-/* What failed below SQLite, if it knows. */
 /* What the system said last about a file of the connection: 0 for nothing. */
 static int file_errno(const tide__db *db, int which) {
   sqlite3_file *file = NULL;
@@ -117,13 +121,33 @@ static int file_errno(const tide__db *db, int which) {
   return reason;
 }
 
-/* A failed COMMIT does not leave its reason with the connection: then the WAL has it. */
+/* What failed below SQLite, if it knows. A failed COMMIT does not leave its reason with the
+** connection: then the WAL has it. */
 static const char *system_reason(const tide__db *db) {
   if (db->sqlite == NULL) return "";
   int reason = sqlite3_system_errno(db->sqlite);
   if (reason == 0) reason = file_errno(db, SQLITE_FCNTL_JOURNAL_POINTER);
   if (reason == 0) reason = file_errno(db, SQLITE_FCNTL_FILE_POINTER);
   return reason == 0 ? "" : strerror(reason);
+}
+
+/* May nothing be made in the file's folder? errno says why. */
+static bool folder_is_read_only(tide__db *db) {
+  char *slash = strrchr(db->path, '/'); /* the path is absolute */
+  *slash = '\0';
+  bool read_only = access(db->path, W_OK) != 0;
+  *slash = '/';
+  return read_only;
+}
+
+/* SQLite's own messages name neither the folder nor the reason. */
+static int fail_read_only(tide__db *db, const char *doing, tide_error *error) {
+  if (folder_is_read_only(db))
+    return tide__fail_store(error, 0,
+                            "%s cannot be %s: its folder, where SQLite keeps the log and its "
+                            "index, is read-only: %s",
+                            db->path, doing, strerror(errno));
+  return tide__fail_store(error, 0, "%s cannot be %s: it is read-only", db->path, doing);
 }
 
 int tide__db_fail(tide__db *db, int result, const char *doing, tide_error *error) {
@@ -148,8 +172,9 @@ int tide__db_fail(tide__db *db, int result, const char *doing, tide_error *error
     return tide__fail_store(error, 0, "%s cannot be %s: %s%s%s", db->path, doing, why, gap, reason);
   case SQLITE_READONLY:
   case SQLITE_PERM:
-    return tide__fail_store(error, 0, "%s cannot be written: it is read-only", db->path);
+    return fail_read_only(db, doing, error);
   case SQLITE_CANTOPEN:
+    if (folder_is_read_only(db)) return fail_read_only(db, doing, error);
     return tide__fail_store(error, 0, "%s cannot be opened: %s%s%s", db->path, why, gap, reason);
   case SQLITE_CORRUPT:
   case SQLITE_NOTADB:
@@ -249,7 +274,9 @@ static int check_header(tide__db *db, const tide__schema *schema, tide_error *er
 
 static int execute(tide__db *db, const char *sql, tide_error *error) {
   int result = sqlite3_exec(db->sqlite, sql, NULL, NULL, NULL);
-  return result == SQLITE_OK ? TIDE_OK : tide__db_fail(db, result, "written", error);
+  if (result == SQLITE_OK) return TIDE_OK;
+  bool opening = db->file == 0; /* then it may be for a reader */
+  return tide__db_fail(db, result, opening ? "opened" : "written", error);
 }
 
 /* The integer that a statement gives in its first row. */
@@ -323,7 +350,7 @@ static int use_log(tide__db *db, tide_error *error) {
     /* SQLite does not always ask the busy handler here. */
     if ((result & 0xff) != SQLITE_BUSY || !wait_turn(db, count)) break;
   }
-  return tide__db_fail(db, result, "written", error);
+  return tide__db_fail(db, result, "opened", error);
 }
 
 /* Notes which file is open, to notice when its name means another one. */
@@ -536,6 +563,51 @@ int tide__db_flush_commits(tide__db *db, bool flush, tide_error *error) {
 }
 
 /* ---- Columns ---------------------------------------------------------------- */
+
+static uLong add_value(uLong sum, const tide__value *value) {
+  uint8_t frame[1 + 8] = {(uint8_t)value->kind};
+  uint64_t number = value->kind == TIDE__INTEGER ? (uint64_t)value->integer : value->size;
+  for (int i = 0; i < 8; i++)
+    frame[1 + i] = (uint8_t)(number >> (8 * i));
+  sum = crc32_z(sum, frame, sizeof frame);
+  /* with NULL zlib would start again */
+  return value->size == 0 ? sum : crc32_z(sum, value->data, value->size);
+}
+
+tide__value tide__sum(const tide__value *values, int count) {
+  uLong sum = crc32_z(0, NULL, 0);
+  for (int i = 0; i < count; i++)
+    sum = add_value(sum, &values[i]);
+  return tide__integer((int64_t)sum);
+}
+
+int tide__row_sum(sqlite3_stmt *statement, int count, bool *good, tide_error *error) {
+  uLong sum = crc32_z(0, NULL, 0);
+  for (int i = 0; i < count; i++) {
+    tide__value value = {.kind = TIDE__NULL};
+    int type = sqlite3_column_type(statement, i);
+    if (type == SQLITE_INTEGER) {
+      value = tide__integer(sqlite3_column_int64(statement, i));
+    } else if (type != SQLITE_NULL) {
+      value =
+          tide__blob(sqlite3_column_blob(statement, i), (size_t)sqlite3_column_bytes(statement, i));
+      value.kind = type == SQLITE_TEXT ? TIDE__TEXT : TIDE__BLOB;
+      if (value.data == NULL && value.size > 0) return tide__fail_memory(error);
+    }
+    sum = add_value(sum, &value);
+  }
+  *good = sqlite3_column_type(statement, count) == SQLITE_INTEGER &&
+          sqlite3_column_int64(statement, count) == (sqlite3_int64)sum;
+  return TIDE_OK;
+}
+
+int tide__row_check(tide__db *db, sqlite3_stmt *statement, int count, const char *what,
+                    tide_error *error) {
+  bool good;
+  int code = tide__row_sum(statement, count, &good, error);
+  if (code != TIDE_OK || good) return code;
+  return tide__db_damaged(db, error, "the checksum of %s is wrong", what);
+}
 
 static int fail_column(tide__db *db, sqlite3_stmt *statement, int column, tide_error *error) {
   /* A value that did not fit into memory looks like NULL. */

@@ -14,6 +14,9 @@
 /* Events are counted from 0, and a count fits an int32_t. */
 #define KEY_MOST (INT64_MAX - INT32_MAX)
 
+/* The columns that a commit's checksum covers come first wherever commits are read. */
+#define SUMMED 7
+
 /* ---- Appending -------------------------------------------------------------- */
 
 /* The head by the tenant's last commit. */
@@ -28,11 +31,12 @@ static int read_head(tide__db *db, tide_head *head, tide_error *error) {
   if (code == TIDE_OK) code = tide__db_step(db, statement, &row, error);
   if (code != TIDE_OK || !row) goto end;
   code = tide__column_integer(db, statement, 0, 0, KEY_MOST, &head->position, error);
-  if (code == TIDE_OK) code = tide__column_integer(db, statement, 1, 1, INT32_MAX, &count, error);
+  if (code == TIDE_OK) code = tide__column_integer(db, statement, 2, 1, INT32_MAX, &count, error);
   if (code == TIDE_OK)
-    code = tide__column_integer(db, statement, 2, INT64_MIN, INT64_MAX, &head->time, error);
+    code = tide__column_integer(db, statement, 3, INT64_MIN, INT64_MAX, &head->time, error);
   if (code == TIDE_OK)
-    code = tide__column_blob(db, statement, 3, TIDE_HASH_SIZE, TIDE_HASH_SIZE, &hash, &size, error);
+    code = tide__column_blob(db, statement, 4, TIDE_HASH_SIZE, TIDE_HASH_SIZE, &hash, &size, error);
+  if (code == TIDE_OK) code = tide__row_check(db, statement, SUMMED, "the last commit", error);
   if (code != TIDE_OK) goto end;
   head->position += count;
   memcpy(head->hash, hash, TIDE_HASH_SIZE);
@@ -83,8 +87,10 @@ static int next_version(tide__db *db, int64_t stream, int64_t *next, tide_error 
   int code = tide__db_start(db, TIDE__LAST_OF_STREAM, values, 1, &statement, error);
   if (code == TIDE_OK) code = tide__db_step(db, statement, &row, error);
   if (code == TIDE_OK && row) {
-    code = tide__column_integer(db, statement, 0, 0, KEY_MOST, next, error);
-    if (code == TIDE_OK) code = tide__column_integer(db, statement, 1, 1, INT32_MAX, &count, error);
+    code = tide__column_integer(db, statement, 1, 0, KEY_MOST, next, error);
+    if (code == TIDE_OK) code = tide__column_integer(db, statement, 2, 1, INT32_MAX, &count, error);
+    if (code == TIDE_OK)
+      code = tide__row_check(db, statement, SUMMED, "an aggregate's last commit", error);
     *next += count;
   }
   tide__db_end(statement);
@@ -123,14 +129,19 @@ static int turn_to_aggregate(group *g, const tide_commit *commit, tide_error *er
 /* *added is false where the unique key (aggregate, version) refused it. */
 static int insert_commit(group *g, const tide_commit *commit, bool *added, tide_error *error) {
   sqlite3_stmt *statement;
-  const tide__value values[] = {
-      tide__integer(commit->position), tide__integer(g->stream),
-      tide__integer(commit->version),  tide__integer(commit->count),
-      tide__integer(commit->time),     tide__blob(commit->hash, TIDE_HASH_SIZE),
-      tide__text(commit->command_id),  tide__blob(commit->body, commit->body_size),
+  tide__value values[SUMMED + 2] = {
+      tide__integer(commit->position),
+      tide__integer(commit->version),
+      tide__integer(commit->count),
+      tide__integer(commit->time),
+      tide__blob(commit->hash, TIDE_HASH_SIZE),
+      tide__text(commit->command_id),
+      tide__blob(commit->body, commit->body_size),
   };
+  values[SUMMED] = tide__sum(values, SUMMED);
+  values[SUMMED + 1] = tide__integer(g->stream);
   *added = false;
-  int code = tide__db_start(g->db, TIDE__ADD_COMMIT, values, 8, &statement, error);
+  int code = tide__db_start(g->db, TIDE__ADD_COMMIT, values, SUMMED + 2, &statement, error);
   if (code != TIDE_OK) return code;
   int result = sqlite3_step(statement);
   *added = result == SQLITE_DONE;
@@ -351,11 +362,12 @@ static int read_row(sqlite_scan *scan, tide__db *db, sqlite3_stmt *statement, pa
   memcpy(c->hash, data, TIDE_HASH_SIZE);
   code = keep_text(scan, db, statement, 5, true, &to->command_id, error);
   if (code == TIDE_OK && scan->type == NULL) {
-    code = keep_text(scan, db, statement, 7, false, &to->type, error);
-    if (code == TIDE_OK) code = keep_text(scan, db, statement, 8, false, &to->id, error);
+    code = keep_text(scan, db, statement, SUMMED + 1, false, &to->type, error);
+    if (code == TIDE_OK) code = keep_text(scan, db, statement, SUMMED + 2, false, &to->id, error);
   }
   if (code == TIDE_OK)
     code = tide__column_blob(db, statement, 6, 5, TIDE_BODY_MAX, &data, &size, error);
+  if (code == TIDE_OK) code = tide__row_check(db, statement, SUMMED, "a commit", error);
   if (code != TIDE_OK) return code;
   c->body_size = size;
   return keep(scan, data, size, &to->body, error);

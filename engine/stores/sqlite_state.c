@@ -17,7 +17,7 @@ int tide__sqlite_get_snapshot(tide_store *store, const char *tenant, const char 
   tide__db *db;
   const void *data;
   size_t size;
-  bool row = false;
+  bool row = false, sound = false;
   tide_snapshot found = {0};
   int code = tide__tenant_take(store, tenant, false, &taken, &db, error);
   if (code != TIDE_OK || taken == NULL) goto end;
@@ -30,10 +30,15 @@ int tide__sqlite_get_snapshot(tide_store *store, const char *tenant, const char 
   if (code != TIDE_OK) goto end;
   memcpy(found.code, data, TIDE_CODE_SIZE);
   code = tide__column_bson(db, statement, 2, &found.state, error);
+  if (code == TIDE_OK) code = tide__row_sum(statement, 3, &sound, error);
 end:
   tide__db_end(statement);
   tide__tenant_give(store, taken);
-  if (code == TIDE_OK) *snapshot = found;
+  /* It is only a cache: a damaged one is none. */
+  if (code == TIDE_OK && sound)
+    *snapshot = found;
+  else
+    tide__bytes_free(&found.state);
   return code;
 }
 
@@ -47,13 +52,14 @@ static int put_snapshot(tide__db *db, const char *type, const char *id,
     code = tide__fail(error, TIDE_INVALID_ARGUMENT, "version",
                       "a snapshot of version %lld, but the aggregate has %lld events",
                       (long long)snapshot->version, (long long)events);
-  const tide__value values[] = {
-      tide__integer(stream),
+  tide__value values[5] = {
       tide__integer(snapshot->version),
       tide__blob(snapshot->code, TIDE_CODE_SIZE),
       tide__blob(snapshot->state.data, snapshot->state.size),
   };
-  if (code == TIDE_OK) code = tide__db_run(db, TIDE__PUT_SNAPSHOT, values, 4, error);
+  values[3] = tide__sum(values, 3);
+  values[4] = tide__integer(stream);
+  if (code == TIDE_OK) code = tide__db_run(db, TIDE__PUT_SNAPSHOT, values, 5, error);
   if (code == TIDE_OK) return tide__db_commit(db, "the snapshot was", error);
   tide__db_rollback(db);
   return code;
@@ -85,9 +91,10 @@ static int write_documents(tide__db *db, const tide_document *documents, size_t 
   int code = TIDE_OK;
   for (size_t i = 0; i < count && code == TIDE_OK; i++) {
     const tide_document *d = &documents[i];
-    const tide__value values[] = {tide__text(d->path), tide__blob(d->body, d->size)};
+    tide__value values[3] = {tide__text(d->path), tide__blob(d->body, d->size)};
+    values[2] = tide__sum(values, 2);
     code = d->body == NULL ? tide__db_run(db, TIDE__DELETE_DOCUMENT, values, 1, error)
-                           : tide__db_run(db, TIDE__PUT_DOCUMENT, values, 2, error);
+                           : tide__db_run(db, TIDE__PUT_DOCUMENT, values, 3, error);
   }
   return code;
 }
@@ -126,7 +133,9 @@ int tide__sqlite_get_document(tide_store *store, const char *tenant, const char 
   if (code == TIDE_OK && taken != NULL)
     code = tide__db_start(db, TIDE__GET_DOCUMENT, values, 1, &statement, error);
   if (code == TIDE_OK && taken != NULL) code = tide__db_step(db, statement, &row, error);
-  if (code == TIDE_OK && row) code = tide__column_bson(db, statement, 0, &found, error);
+  if (code == TIDE_OK && row) code = tide__column_bson(db, statement, 1, &found, error);
+  if (code == TIDE_OK && row) code = tide__row_check(db, statement, 2, "the document", error);
+  if (code != TIDE_OK) tide__bytes_free(&found);
   tide__db_end(statement);
   tide__tenant_give(store, taken);
   if (code == TIDE_OK) *body = found;
@@ -193,8 +202,9 @@ typedef struct thread_row {
   tide_bytes cursors;
 } thread_row;
 
+static const uint8_t empty[] = {5, 0, 0, 0, 0}; /* {} */
+
 static int read_thread(tide__db *db, const char *thread, thread_row *to, tide_error *error) {
-  static const uint8_t empty[] = {5, 0, 0, 0, 0}; /* {} */
   const tide__value values[] = {tide__text(thread)};
   sqlite3_stmt *statement;
   const char *owner;
@@ -213,13 +223,14 @@ static int read_thread(tide__db *db, const char *thread, thread_row *to, tide_er
     to->cursors.size = sizeof empty;
     goto end;
   }
-  code = tide__column_text(db, statement, 0, TIDE_NAME_MAX, true, &owner, error);
+  code = tide__column_text(db, statement, 3, TIDE_NAME_MAX, true, &owner, error);
   if (code != TIDE_OK) goto end;
   if (owner != NULL) memcpy(to->owner, owner, strlen(owner) + 1); /* at most TIDE_NAME_MAX */
-  code = tide__column_integer(db, statement, 1, 0, INT64_MAX - 1, &to->token, error);
+  code = tide__column_integer(db, statement, 4, 0, INT64_MAX - 1, &to->token, error);
   if (code == TIDE_OK)
-    code = tide__column_integer(db, statement, 2, INT64_MIN, INT64_MAX, &to->until, error);
-  if (code == TIDE_OK) code = tide__column_bson(db, statement, 3, &to->cursors, error);
+    code = tide__column_integer(db, statement, 5, INT64_MIN, INT64_MAX, &to->until, error);
+  if (code == TIDE_OK) code = tide__column_bson(db, statement, 1, &to->cursors, error);
+  if (code == TIDE_OK) code = tide__row_check(db, statement, 2, "the thread's cursors", error);
 end:
   tide__db_end(statement);
   return code;
@@ -250,9 +261,11 @@ int tide__sqlite_lease(tide_store *store, const char *tenant, const char *thread
   given.held = true;
   given.token++;
   given.until = duration > INT64_MAX - now ? INT64_MAX : now + duration;
-  const tide__value values[] = {tide__text(thread), tide__text(owner), tide__integer(given.token),
-                                tide__integer(given.until)};
-  code = tide__db_run(db, TIDE__PUT_LEASE, values, 4, error);
+  const tide__value first[] = {tide__text(thread), tide__blob(empty, sizeof empty)};
+  const tide__value values[] = {
+      tide__text(thread),         tide__text(owner), tide__integer(given.token),
+      tide__integer(given.until), first[1],          tide__sum(first, 2)};
+  code = tide__db_run(db, TIDE__PUT_LEASE, values, 6, error);
   if (code != TIDE_OK) {
     tide__db_rollback(db);
     goto end;
@@ -285,12 +298,13 @@ int tide__sqlite_commit_cursors(tide_store *store, const char *tenant, const cha
   if (code == TIDE_OK &&
       (has.token != token || strcmp(has.owner, owner) != 0 || has.until <= tide__now()))
     code = tide__fail_lease(thread, token, has.token, error);
-  const tide__value values[] = {
+  tide__value values[3] = {
       tide__text(thread),
       tide__blob(cursors == NULL ? NULL : cursors->data, cursors == NULL ? 0 : cursors->size),
   };
+  values[2] = tide__sum(values, 2);
   if (code == TIDE_OK && cursors != NULL)
-    code = tide__db_run(db, TIDE__PUT_CURSORS, values, 2, error);
+    code = tide__db_run(db, TIDE__PUT_CURSORS, values, 3, error);
   if (code == TIDE_OK) code = write_documents(db, documents, count, error);
   if (code == TIDE_OK && release) code = tide__db_run(db, TIDE__END_LEASE, values, 1, error);
   if (code == TIDE_OK) {

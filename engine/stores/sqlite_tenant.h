@@ -124,6 +124,18 @@ int tide__db_run(tide__db *db, tide__sql sql, const tide__value *values, int cou
 int tide__db_fail(tide__db *db, int result, const char *doing, tide_error *error);
 int tide__db_damaged(tide__db *db, tide_error *error, const char *format, ...) TIDE__PRINTF(3, 4);
 
+/* ---- Checksums: a row that is read is what was written ---------------------- */
+
+/* The CRC-32 of values, in their order, as a value to bind. It finds what a disk or a
+** cable does; what a person does, the chain of hashes finds. */
+tide__value tide__sum(const tide__value *values, int count);
+
+/* Is column `count` the sum of the columns before it? */
+int tide__row_sum(sqlite3_stmt *statement, int count, bool *good, tide_error *error);
+/* The same, TIDE_STORE "is damaged" where it is not; `what`: "commit", "document". */
+int tide__row_check(tide__db *db, sqlite3_stmt *statement, int count, const char *what,
+                    tide_error *error);
+
 /* ---- Columns of a row, which a damaged file may fill with anything ---------- */
 
 /* TIDE_STORE "is damaged" if it is no integer from `least` to `most`. */

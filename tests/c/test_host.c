@@ -1035,7 +1035,11 @@ static void *add_many(void *engine) {
   for (int i = 0; i < rounds(400); i++) {
     tide_buffer answer = {0};
     int more;
-    failures += tide_command(engine, &user, "Add", &data, TIDE_JSON, &answer, NULL) != TIDE_OK;
+    int code; /* another engine may be first again and again: then it is for us to repeat it */
+    do
+      code = tide_command(engine, &user, "Add", &data, TIDE_JSON, &answer, NULL);
+    while (code == TIDE_CONCURRENCY);
+    failures += code != TIDE_OK;
     tide_free(&answer);
     failures +=
         tide_command(engine, &user, "Refuse", NULL, TIDE_JSON, NULL, NULL) != TIDE_PRECONDITION;
@@ -1173,12 +1177,11 @@ static void work(tide_engine *engine, int count) {
 static void test_memory_does_not_grow(void **state) {
   (void)state;
   tide_engine *engine = open_engine(new_uri(), probe_domain);
-  work(engine, rounds(2000));
+  work(engine, rounds(4000)); /* until SQLite's page cache is full */
   size_t before = mallinfo2().uordblks;
-  for (int i = 0; i < 4; i++)
-    work(engine, rounds(2000));
+  work(engine, rounds(6000));
   size_t after = mallinfo2().uordblks;
-  if (after > before + (1 << 20)) fail_msg("from %zu to %zu bytes", before, after);
+  if (after > before + (256 << 10)) fail_msg("from %zu to %zu bytes", before, after);
   tide_close(engine);
 }
 

@@ -223,8 +223,8 @@ static int exit_status(pid_t child) {
   return WEXITSTATUS(status);
 }
 
-/* A child whose open connections are nobody's any more ends so when all went well: valgrind
-** would report them at an exit(). */
+/* A child whose open connections are nobody's any more ends so when all went well: by
+** exit() valgrind would report them, and give it another status. */
 static void end_by_kill(void) {
   kill(getpid(), SIGKILL);
 }
@@ -1394,7 +1394,10 @@ static void test_wrong_rows(void **state) {
       {"UPDATE commits SET count = 0 WHERE position = 7",
        "is damaged: a wrong value in column count"},
       {"UPDATE commits SET count = 2147483648 WHERE position = 7", "column count"},
-      {"UPDATE commits SET count = 2 WHERE position = 7", "position 8 follows where 9 is expected"},
+      {"UPDATE commits SET count = 2 WHERE position = 7", "the checksum of a commit is wrong"},
+      {"UPDATE commits SET body = CAST(body || x'00' AS BLOB) WHERE position = 7",
+       "the checksum of a commit"},
+      {"UPDATE commits SET time = time + 1 WHERE position = 7", "the checksum of a commit"},
       {"UPDATE commits SET version = -1 WHERE position = 7", "column version"},
       {"UPDATE commits SET hash = x'00' WHERE position = 59", "column hash"},
       {"UPDATE commits SET hash = zeroblob(33) WHERE position = 7", "column hash"},
