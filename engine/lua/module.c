@@ -19,7 +19,9 @@
 #include "lua/lua_error.h"
 #include "lua/record.h"
 #include "lua/store_handle.h"
+#include "lua/tables.h"
 #include "lua/value.h"
+#include "lua/writer.h"
 #include "tidelog.h"
 
 /* ---- values ------------------------------------------------------------------- */
@@ -47,14 +49,14 @@ static int decode(lua_State *L) {
 static int freeze(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
-  tide__value_freeze(L);
+  tide__freeze(L);
   return 1;
 }
 
 /* copy(table) -> deep copy */
 static int copy(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
-  tide__value_copy(L, 1);
+  tide__copy(L, 1);
   return 1;
 }
 
@@ -66,19 +68,19 @@ static int array(lua_State *L) {
     lua_replace(L, 1);
   }
   tide__table_argument(L, 1, "array");
-  if (tide__value_is_array(L, 1)) return 1;
+  if (tide__is_array(L, 1)) return 1;
   if (lua_getmetatable(L, 1)) {
     tide_error error = {0};
     tide__fail(&error, TIDE_INVALID_ARGUMENT, "array", "array has a metatable of its own");
     return tide__lua_raise(L, &error);
   }
-  tide__value_mark_array(L);
+  tide__mark_array(L);
   return 1;
 }
 
 /* isArray(value) -> boolean */
 static int is_array(lua_State *L) {
-  lua_pushboolean(L, lua_gettop(L) >= 1 && tide__value_is_array(L, 1));
+  lua_pushboolean(L, lua_gettop(L) >= 1 && tide__is_array(L, 1));
   return 1;
 }
 
@@ -270,7 +272,8 @@ int tide__module_open(lua_State *L) {
   lua_call(L, 1, 1);
   tide__lua_error_open(L, lua_gettop(L));
   lua_pop(L, 1);
-  tide__value_open(L);
+  tide__tables_open(L);
+  tide__writer_open(L);
   tide__bytes_open(L);
   luaL_newlib(L, functions);
   tide__store_handle_open(L);

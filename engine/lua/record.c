@@ -21,6 +21,7 @@
 #include "lua/arguments.h"
 #include "lua/lua_error.h"
 #include "lua/value.h"
+#include "lua/writer.h"
 
 /* ---- writing ------------------------------------------------------------------- */
 

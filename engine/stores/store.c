@@ -1,5 +1,5 @@
-/* store.c - the door to every store: opens one by its URI, checks all arguments
-** before the database sees them, and holds what every store's check has in common. */
+/* store.c - what every store has in common: all arguments are checked before a database
+** sees them, and the log's own rules are checked on demand. */
 #include "stores/store.h"
 
 #include <search.h>
@@ -10,36 +10,11 @@
 #include "core/error.h"
 #include "core/names.h"
 
-#define SHOWN_URI 80
-
 void tide__bytes_free(tide_bytes *bytes) {
   if (bytes == NULL) return;
   free(bytes->data);
   bytes->data = NULL;
   bytes->size = 0;
-}
-
-int tide__store_open(const char *uri, const tide_store_options *options, tide_store **store,
-                     tide_error *error) {
-  static const tide_store_options defaults;
-  if (store == NULL) return tide__fail(error, TIDE_MISSING_ARGUMENT, "store", "store is missing");
-  *store = NULL;
-  if (uri == NULL || uri[0] == '\0')
-    return tide__fail(error, TIDE_MISSING_ARGUMENT, "uri", "uri is missing");
-  tide_store_options chosen = options == NULL ? defaults : *options;
-  if (chosen.busy_timeout < 0 || chosen.max_open < 0)
-    return tide__fail(error, TIDE_INVALID_ARGUMENT,
-                      chosen.busy_timeout < 0 ? "busyTimeout" : "maxOpen", "%s is less than 0",
-                      chosen.busy_timeout < 0 ? "busyTimeout" : "maxOpen");
-  if (chosen.busy_timeout == 0) chosen.busy_timeout = 10000;
-  if (chosen.max_open == 0) chosen.max_open = 64;
-  if (strncmp(uri, "sqlite:", 7) == 0) return tide__sqlite_open(uri + 7, &chosen, store, error);
-  if (strcmp(uri, "memory:") == 0) return tide__memory_open(&chosen, store, error);
-  /* Only the scheme is shown: what follows it may hold a password. */
-  const char *colon = strchr(uri, ':');
-  int scheme = colon == NULL ? 0 : colon - uri > SHOWN_URI ? SHOWN_URI : (int)(colon - uri);
-  return tide__fail(error, TIDE_INVALID_ARGUMENT, "uri",
-                    "uri with the scheme '%.*s' is none of sqlite:FOLDER and memory:", scheme, uri);
 }
 
 void tide__store_close(tide_store *store) {

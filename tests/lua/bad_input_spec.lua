@@ -148,10 +148,10 @@ for _, s in ipairs(stores.all()) do
       end end, { function() return print end, {}, {}, "integer" } },
       ["StreamReader"] = { function() return tidelog.StreamReader end, { self_store, tidelog.ConsoleTracer() } },
       ["ch:command"] = { function() return ch.command end, { self_ch, actor, "Add", command, {} } },
-      ["ch:command's payload"] = { function() return function(id, version, commandId, n)
-        local payload = { aggregateId = id, expectedVersion = version, commandId = commandId, n = n }
+      ["ch:command's payload"] = { function() return function(id, version, commandId)
+        local payload = { aggregateId = id, expectedVersion = version, commandId = commandId, n = 1 }
         return ch:command(actor, "Add", payload)
-      end end, { "a", -1, "c", 1 } },
+      end end, { "a", -1, "c" } },
       ["ch:command's options"] = { function() return function(a, b, c)
         return ch:command(actor, "Add", command(), { commandId = a, correlationId = b, causationId = c })
       end end, { "a", "b", "c" } },

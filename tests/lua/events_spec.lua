@@ -149,6 +149,25 @@ for _, s in ipairs(stores.all()) do
       assert.is_nil(iterator())
     end)
 
+    if s.persistent then
+      it("lets go of its files at once when it is left by break or error", function()
+        local function files() return #engine.listFolder "/proc/self/fd" end
+        collectgarbage "stop"
+        s.store:close() -- SQLite closes no file while another handle of the process holds a lock on it
+        local before = files()
+        local store = s.open()
+        for event in store:events "tenant1" do
+          if event then break end
+        end
+        pcall(function() for event in store:events "tenant1" do error(event) end end)
+        assert.is_true(files() > before)
+        store:close()
+        local after = files()
+        collectgarbage "restart"
+        assert.equal(before, after)
+      end)
+    end
+
     it("lets go of the database when it is left by break, error or the collector", function()
       for _ = 1, 200 do
         for event in s.store:events "tenant1" do

@@ -338,8 +338,8 @@ for _, s in ipairs(stores.all()) do
     it("shows each handler an event of its own: what one does to it no other sees", function()
       fill(2)
       local spoiled = recorder("a", function(_, _, event)
-        event.payload.n, event.name, event.actor.id, event.position, event.extra = 100, "x", "x", 100, true
-        event.payload = nil
+        event.payload.n, event.name, event.actor.id, event.extra = 100, "x", "x", true
+        event.payload = { n = 100 }
       end)
       local seen = {}
       local after = { name = "b", events = { Added = function(_, _, event)

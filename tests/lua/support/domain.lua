@@ -35,8 +35,9 @@ function domain.Tally(changes)
 
   Tally.events = {
     Added = function(self, event)
-      self.sum = self.sum + event.payload.n
-      self.list[#self.list + 1] = event.payload.n
+      local n = event.payload.n or 0
+      self.sum = self.sum + n
+      self.list[#self.list + 1] = n
     end,
   }
 
