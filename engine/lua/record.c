@@ -184,7 +184,7 @@ static void current_event(lua_State *L, const tide_scan_handle *handle, tide_rec
 /* step(scan) -> position, name, time in ms of the scan's next event; nil at the end */
 static int step(lua_State *L) {
   tide_record record;
-  tide_record_event event;
+  tide_record_event event = {0};
   tide_scan_handle *handle = tide__scan_argument(L, 1);
   if (handle->commit != NULL) {
     handle->at += handle->step;
@@ -242,7 +242,7 @@ static void set_commit_fields(lua_State *L, const tide_commit *commit) {
 ** table */
 static int event_table(lua_State *L) {
   tide_record record;
-  tide_record_event event;
+  tide_record_event event = {0};
   tide_scan_handle *handle = tide__scan_argument(L, 1);
   if (handle->commit == NULL) return 0;
   current_event(L, handle, &record, &event);

@@ -47,7 +47,10 @@ static tide_store_handle *check_store(lua_State *L, int index) {
 /* close(store): also __close and __gc; again is harmless. */
 static int store_close(lua_State *L) {
   tide_store_handle *handle = luaL_testudata(L, 1, STORE_TYPE);
-  if (handle == NULL) check_store(L, 1); /* raises */
+  if (handle == NULL) {
+    check_store(L, 1); /* raises */
+    return 0;
+  }
   handle->closed = 1;
   close_if_unused(handle);
   return 0;

@@ -416,7 +416,7 @@ static int memory_append(tide_store *store, const char *tenant_name, tide_commit
     size_t next = before;
     for (size_t i = 0; i < count; i++) {
       tide_commit *c = &commits[i];
-      if (outcomes[i] == TIDE_APPENDED) {
+      if (outcomes[i] == TIDE_APPENDED && t->commits != NULL) {
         const tide_commit *appended = &t->commits[next++]->commit;
         c->position = appended->position;
         c->time = appended->time;
@@ -763,7 +763,7 @@ static int memory_list_documents(tide_store *store, const char *tenant_name, con
     if (list.data == NULL) code = tide__fail_memory(error);
   }
   if (code == TIDE_OK) {
-    for (size_t i = first; i < end; i++) {
+    for (size_t i = first; i < end && list.data != NULL; i++) {
       const size_t path_size = strlen(t->documents[i]->path) + 1;
       memcpy(list.data + list.size, t->documents[i]->path, path_size);
       list.size += path_size;
@@ -880,7 +880,7 @@ static int memory_tenants(tide_store *store, tide_bytes *names, size_t *count, t
     if (list.data == NULL) code = tide__fail_memory(error);
   }
   if (code == TIDE_OK) {
-    for (size_t i = 0; i < m->count; i++) {
+    for (size_t i = 0; i < m->count && list.data != NULL; i++) {
       const size_t name_size = strlen(m->tenants[i]->name) + 1;
       memcpy(list.data + list.size, m->tenants[i]->name, name_size);
       list.size += name_size;

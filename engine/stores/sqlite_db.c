@@ -603,7 +603,7 @@ int tide__row_sum(sqlite3_stmt *statement, int count, bool *good, tide_error *er
 
 int tide__row_check(tide__db *db, sqlite3_stmt *statement, int count, const char *what,
                     tide_error *error) {
-  bool good;
+  bool good = false;
   int code = tide__row_sum(statement, count, &good, error);
   if (code != TIDE_OK || good) return code;
   return tide__db_damaged(db, error, "the checksum of %s is wrong", what);

@@ -14,13 +14,13 @@ local CommandHandler = {}
 CommandHandler.__index = CommandHandler
 CommandHandler.__name = "tidelog.CommandHandler"
 
-local ATTEMPTS = 20      -- decisions of one command, when other writers are first
+local ATTEMPTS = 30      -- decisions of one command, when other writers are first
 local CACHE_SIZE = 1000  -- aggregates
-local PATIENT_AFTER = 2  -- attempts without a pause
+local PATIENT_AFTER = 12 -- attempts without a pause: who just lost is the next to find the file free
 
 ---@class tidelog.CommandHandlerOptions
 ---@field cacheSize? integer  aggregates kept in memory, default 1000; 0: none
----@field attempts? integer   decisions of one command on conflicts, default 20
+---@field attempts? integer   decisions of one command on conflicts, default 30
 
 local function checkOptions(options)
   if options == nil then options = {} end

@@ -57,15 +57,14 @@ int contract_setup(void **state) {
   assert_non_null(c);
   *state = c;
   c->persistent = chosen->persistent;
-  int printed;
   if (c->persistent) {
     const char *parent = getenv("TMPDIR");
-    printed = snprintf(c->uri, sizeof c->uri, "%s:%s/tidelog-contract-XXXXXX", chosen->name,
-                       parent != NULL && parent[0] != '\0' ? parent : "/tmp");
+    int printed = snprintf(c->uri, sizeof c->uri, "%s:%s/tidelog-contract-XXXXXX", chosen->name,
+                           parent != NULL && parent[0] != '\0' ? parent : "/tmp");
     assert_in_range(printed, 1, sizeof c->uri - 1);
     assert_non_null(mkdtemp(c->uri + strlen(chosen->name) + 1));
   } else {
-    printed = snprintf(c->uri, sizeof c->uri, "%s:", chosen->name);
+    (void)snprintf(c->uri, sizeof c->uri, "%s:", chosen->name);
   }
   contract_open(c);
   return 0;

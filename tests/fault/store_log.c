@@ -100,7 +100,7 @@ static void open_store(writer *w) {
 static void read_version(writer *w, int aggregate) {
   const tide_query last = {
       .type = TYPE, .id = w->ids[aggregate], .from = INT64_MAX, .backwards = true, .limit = 1};
-  const tide_commit *commit;
+  const tide_commit *commit = NULL;
   tide_scan *scan = NULL;
   tide_error error = {0};
   if (tide__store_scan(w->store, TENANT, &last, &scan, &error) != TIDE_OK ||
