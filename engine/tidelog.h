@@ -128,8 +128,8 @@ TIDE_API void tide_close(tide_engine *engine);
 ** Errors: TIDE_MISSING_ARGUMENT, TIDE_INVALID_ARGUMENT, TIDE_CONCURRENCY (a stale
 ** expectedVersion, or too many conflicts), TIDE_PRECONDITION, TIDE_ACCESS_DENIED,
 ** TIDE_LIMIT, TIDE_STORE, TIDE_DOMAIN (the domain code failed), TIDE_NO_MEMORY; then
-** nothing was written, except that a TIDE_STORE whose message says that the outcome
-** is not known wants to be sent again with the same commandId. */
+** nothing was written, except that TIDE_NO_MEMORY, and a TIDE_STORE whose message says
+** that the outcome is not known, want to be sent again with the same commandId. */
 TIDE_API int tide_command(tide_engine *engine, const tide_actor *actor, const char *command,
                           const tide_data *payload, tide_format format, tide_buffer *result,
                           tide_error *error);
@@ -153,7 +153,8 @@ typedef struct tide_at {
 ** events (then) is at version -1. at may be NULL: now. NaN and infinities, which a
 ** state may hold, are { "$double": "NaN" } and so on in JSON.
 ** Errors: TIDE_MISSING_ARGUMENT, TIDE_INVALID_ARGUMENT (also a version or position that
-** is not reached), TIDE_STORE, TIDE_DOMAIN, TIDE_NO_MEMORY. */
+** is not reached, and a state that cannot be shown: with a function in it, or nested over
+** 64 levels), TIDE_LIMIT (a state over 16 MB), TIDE_STORE, TIDE_DOMAIN, TIDE_NO_MEMORY. */
 TIDE_API int tide_load(tide_engine *engine, const char *tenant, const char *aggregate,
                        const char *id, const tide_at *at, tide_format format, tide_buffer *state,
                        tide_error *error);

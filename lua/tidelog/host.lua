@@ -100,11 +100,18 @@ end
 function Host.definition(handler, name)
   local known = handler.definitions[name]
   if known then return known end
-  local paths = {}
+  local paths, found = {}, nil
   for _, definition in pairs(handler.definitions) do
-    if definition.path == name or definition.path == "/" .. name then return definition end
+    if definition.path == name or definition.path == "/" .. name then
+      if found then
+        error(Err.invalidArgument("aggregate", ("%s is the path of both %s and %s: give the name instead"):format(
+          Err.show(name), found.name, definition.name)), 0)
+      end
+      found = definition
+    end
     paths[#paths + 1] = definition.path:gsub("^/", "")
   end
+  if found then return found end
   table.sort(paths)
   error(Err.invalidArgument("aggregate", ("%s is the name or path of no aggregate; there are: %s"):format(
     Err.show(name), #paths > 0 and table.concat(paths, ", ") or "none")), 0)
