@@ -65,6 +65,21 @@ for _, s in ipairs(stores.all()) do
       assert.equal("ConcurrencyError", records[#records].error.name)
     end)
 
+    it("sees that a command or handler failed also where nil or false was raised", function()
+      for _, value in ipairs { false, "nil" } do
+        if value == "nil" then value = nil end
+        records = {}
+        local function raise() error(value, 0) end
+        local ch = tidelog.CommandHandler(s.store, { domain.Tally { commands = { Raise = raise } } }, collector)
+        pcall(ch.command, ch, actor, "Raise", { aggregateId = "a" })
+        assert.is_not_nil(records[#records].error)
+        ch:command(actor, "Add", { aggregateId = "a", n = 1 })
+        tidelog.StreamReader(s.store, collector)
+          :poll("tenant1", "thread1", { { name = "h", events = { Added = raise } } })
+        assert.same({ "handle", true }, { records[#records - 1].method, records[#records - 1].error ~= nil })
+      end
+    end)
+
     it("sees the way of a poll", function()
       handler({ trace = function() end }):command(actor, "AddAll", { aggregateId = "a", all = { 1, 2 } })
       local reader = tidelog.StreamReader(s.store, collector)

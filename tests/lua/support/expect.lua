@@ -33,7 +33,7 @@ function expect.readable(err)
 end
 
 -- Integers are not floats, −0.0 is not 0.0, arrays are not documents.
-local function exact(value, tidelog)
+local function exact(value, engine)
   if math.type(value) == "float" then
     if value ~= value then return "float NaN" end
     return ("float %016x"):format((string.unpack("<i8", string.pack("<d", value))))
@@ -42,16 +42,12 @@ local function exact(value, tidelog)
   elseif type(value) ~= "table" then
     return tostring(value)
   end
-  local keys, parts = {}, {}
-  for key in pairs(value) do keys[#keys + 1] = key end
-  table.sort(keys, function(a, b)
-    if type(a) == type(b) and type(a) ~= "boolean" then return a < b end
-    return tostring(a) < tostring(b)
-  end)
-  for _, key in ipairs(keys) do
-    parts[#parts + 1] = exact(key, tidelog) .. "=" .. exact(value[key], tidelog)
+  local parts = {}
+  for key, element in pairs(value) do
+    parts[#parts + 1] = exact(key, engine) .. "=" .. exact(element, engine)
   end
-  local array = #keys > 0 and #keys == #value or #keys == 0 and tidelog.isArray(value)
+  table.sort(parts)
+  local array = #parts > 0 and #parts == #value or #parts == 0 and engine.isArray(value)
   return (array and "[" or "{") .. table.concat(parts, ",") .. (array and "]" or "}")
 end
 
