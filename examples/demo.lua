@@ -11,8 +11,10 @@ local sr = tidelog.StreamReader(store, tracer)
 local actor = tidelog.Actor { id = "user1", name = "actor 1", tenant = "tenant1", roles = { "manager", "user" } }
 local handlers = { (require "handlers.event_counter") }
 
+local terminal = os.execute "test -t 1"
+
 local function title(text, ...)
-  print(("\n\27[1m%s\27[0m"):format(text:format(...)))
+  print((terminal and "\n\27[1m%s\27[0m" or "\n%s"):format(text:format(...)))
 end
 
 local function press(context, keys)
