@@ -323,12 +323,19 @@ end
 function CommandHandler:command(actor, name, payload, options)
   checkReceiver(self, CommandHandler, "ch:command(actor, name, payload)")
   local started = engine.clock()
-  local context = accept(self, actor, name, payload, options)
-  local ok, problem = pcall(run, self, context, Context.own(context))
-  Context.finish(context)
+  local ok, context = pcall(accept, self, actor, name, payload, options)
+  local problem
+  if ok then
+    ok, problem = pcall(run, self, context, Context.own(context))
+    Context.finish(context)
+  else -- refused before there is a context: the record says what was asked for
+    local definition = self.commands[name == nil and "" or name]
+    problem, context = context, { actor = actor, command = name, payload = payload,
+                                  aggregateType = definition and definition.name }
+  end
   if self.tracer then
     Trace.offer(self.tracer, function()
-      return { method = "command", context = context, error = not ok and problem or nil,
+      return { method = "command", context = context, error = Trace.failure(ok, problem),
                elapsed = engine.clock() - started }
     end)
   end

@@ -145,7 +145,7 @@ local function handle(self, context, entry, batch, event, found, apply)
   if self.tracer then
     Trace.offer(self.tracer, function()
       return { method = "handle", handler = entry.name, event = event, lease = context.lease, context = context,
-               error = not ok and problem or nil, elapsed = engine.clock() - started }
+               error = Trace.failure(ok, problem), elapsed = engine.clock() - started }
     end)
   end
   if ok then return nil end
@@ -226,7 +226,7 @@ local function commitCursors(self, context, entries, cursors, batch)
     changed and engine.encode(cursors, "cursors") or nil, batch.documents(), true)
   if self.tracer then
     Trace.offer(self.tracer, function()
-      return { method = "commitCursors", context = context, lease = lease, error = not ok and problem or nil,
+      return { method = "commitCursors", context = context, lease = lease, error = Trace.failure(ok, problem),
                elapsed = engine.clock() - started }
     end)
   end

@@ -13,6 +13,14 @@ function Trace.check(tracer)
   return tracer
 end
 
+--- The `error` of a record: what was raised, or its name where that is nil or false.
+---@param ok boolean
+---@param problem any
+function Trace.failure(ok, problem)
+  if ok then return nil end
+  return problem or tostring(problem)
+end
+
 --- Offers a record to the tracer, which calls `build` only if it wants it.
 ---@param tracer table
 ---@param build fun(): table

@@ -65,6 +65,19 @@ for _, s in ipairs(stores.all()) do
       assert.equal("ConcurrencyError", records[#records].error.name)
     end)
 
+    it("sees what was asked for where a command is refused before it is decided", function()
+      local ch = handler()
+      records = {}
+      pcall(ch.command, ch, actor, "Nonsense", { aggregateId = "a" })
+      pcall(ch.command, ch, nil, "Add", { n = 1 })
+      pcall(ch.command, ch, actor, "Add", { aggregateId = "a", n = print })
+      assert.equal(3, #records)
+      assert.same({ "command", "Nonsense", "command" },
+        { records[1].method, records[1].context.command, records[1].error.argument })
+      assert.equal("MissingArgumentError", records[2].error.name)
+      assert.same({ "n", "Tally" }, { records[3].error.argument, records[3].context.aggregateType })
+    end)
+
     it("sees that a command or handler failed also where nil or false was raised", function()
       for _, value in ipairs { false, "nil" } do
         if value == "nil" then value = nil end

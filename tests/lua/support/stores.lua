@@ -29,10 +29,11 @@ function stores.folder()
   return root .. "/" .. made
 end
 
---- Removes a folder with the files in it; with the last one goes the parent, too.
+--- Removes a folder with all that is in it; with the last one goes the parent, too.
 function stores.remove(folder)
   for _, name in ipairs(engine.listFolder(folder) or {}) do os.remove(folder .. "/" .. name) end
-  os.remove(folder)
+  -- Folders in it, and hidden files, are rare: no other process for the usual case.
+  if not os.remove(folder) and engine.listFolder(folder) then os.execute("rm -rf '" .. folder .. "'") end
   if root and os.remove(root) then root = nil end
 end
 
