@@ -71,13 +71,24 @@ local operators = {
   ["/"] = function(left, right) return left / right end,
 }
 
+-- The key that is no key, in the words of who pressed it.
+local function invalid(field, value, rule)
+  return Err.invalidArgument(field, ("%s %s is not %s"):format(field, Err.show(value), rule))
+end
+
+-- JavaScript takes an empty text for a missing one.
+local function is_missing(text)
+  return text == nil or text == ""
+end
+
 function Calculator:init()
   self.left, self.result = "0", 0
 end
 
 Calculator.commands = {
   PressDigit = function(_, context)
-    if not tostring(context.payload.digit):match "^%d$" then error(Err.invalidArgument "digit") end
+    local digit = context.payload.digit
+    if not tostring(digit):match "^%d$" then error(invalid("digit", digit, "one of 0 to 9")) end
     context:push "DigitPressed"
   end,
 
@@ -86,7 +97,8 @@ Calculator.commands = {
   end,
 
   PressOperator = function(_, context)
-    if not operators[context.payload.operator] then error(Err.invalidArgument "operator") end
+    local operator = context.payload.operator
+    if not operators[operator] then error(invalid("operator", operator, "one of + - * /")) end
     context:push "OperatorPressed"
   end,
 
@@ -126,9 +138,9 @@ end
 -- Raises, and leaves everything as it was, where a part is missing. The event
 -- is refused with it, so what is stored can always be computed again.
 function Calculator:compute()
-  if not self.left then error(Err.precondition "missing left side") end
-  if not self.right then error(Err.precondition "missing right side") end
-  if not self.operator then error(Err.precondition "missing operator") end
+  if is_missing(self.left) then error(Err.precondition "missing left side") end
+  if is_missing(self.right) then error(Err.precondition "missing right side") end
+  if is_missing(self.operator) then error(Err.precondition "missing operator") end
   self.result = operators[self.operator](parse_float(self.left), parse_float(self.right))
   self.left = to_string(self.result)
 end

@@ -81,7 +81,7 @@ static int body(lua_State *L) {
   luaL_checktype(L, 3, LUA_TTABLE);
   check_document(L, 2, "payload");
   check_document(L, 4, "actor");
-  tide_writer *writer = tide__writer(L);
+  tide_writer *writer = tide__writer_push(L);
   size_t begin = tide__write_begin(writer, TIDE_BSON_DOCUMENT, NULL);
   const char *data = lua_tolstring(L, 2, &size);
   tide__write_document(writer, TIDE_BSON_DOCUMENT, "payload", data, size);
@@ -110,7 +110,7 @@ static int body(lua_State *L) {
   data = luaL_checklstring(L, 5, &size);
   tide__write_binary(writer, "code", data, size);
   tide__write_end(writer, begin);
-  tide__writer_push(writer);
+  tide__writer_text(writer);
   return 1;
 }
 

@@ -3,6 +3,7 @@
 
 #include <bson/bson.h>
 #include <lauxlib.h>
+#include <limits.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -67,8 +68,9 @@ typedef struct key {
   bool is_integer;
   lua_Integer integer;
   lua_Number number;
-  const char *text; /* anchored by the table */
+  const char *text; /* anchored: see look */
   size_t size;
+  int place; /* see look */
 } key;
 
 static int compare_texts(const key *a, const key *b) {
@@ -136,24 +138,32 @@ static void encode_value(encoder *e, const char *name, const step *at, int depth
   }
 }
 
+/* The table whose entries are written. Its keys are held apart from it: what is pushed may
+** make the collector run finalizers, which may change the table. */
+typedef struct source {
+  int table;   /* index */
+  int anchors; /* index of a list of the keys, or 0: they are on the stack behind the table */
+  key *keys;
+  size_t count;
+} source;
+
+static void push_key(lua_State *L, const source *from, const key *k) {
+  if (from->anchors != 0)
+    lua_rawgeti(L, from->anchors, k->place);
+  else
+    lua_pushvalue(L, from->table + k->place);
+}
+
 /* A table that BSON has no form for, in a state: { "": [key, value, key, value, ...] }. */
-static void encode_pairs(encoder *e, const key *keys, size_t count, const step *at, int depth) {
+static void encode_pairs(encoder *e, const source *from, const step *at, int depth) {
   lua_State *L = e->L;
   char digits[16];
-  int table = lua_gettop(L);
   size_t begin = tide__write_begin(e->writer, TIDE_BSON_ARRAY, "");
-  for (size_t i = 0; i < count; i++) {
-    if (keys[i].type == LUA_TSTRING)
-      lua_pushlstring(L, keys[i].text, keys[i].size);
-    else if (keys[i].type == LUA_TBOOLEAN)
-      lua_pushboolean(L, (int)keys[i].integer);
-    else if (keys[i].is_integer)
-      lua_pushinteger(L, keys[i].integer);
-    else
-      lua_pushnumber(L, keys[i].number);
+  for (size_t i = 0; i < from->count; i++) {
+    push_key(L, from, &from->keys[i]);
     snprintf(digits, sizeof digits, "%zu", 2 * i);
     encode_value(e, digits, at, depth);
-    lua_rawget(L, table);
+    lua_rawget(L, from->table);
     snprintf(digits, sizeof digits, "%zu", 2 * i + 1);
     encode_value(e, digits, at, depth);
     lua_pop(L, 1);
@@ -187,20 +197,21 @@ static bool left_out(const encoder *e, const key *k, int depth) {
   return false;
 }
 
-static void encode_document(encoder *e, const key *keys, size_t count, const step *up, int depth) {
+static void encode_document(encoder *e, const source *from, const step *up, int depth) {
   lua_State *L = e->L;
-  step at = {.up = up, .table = lua_topointer(L, -1)};
-  for (size_t i = 0; i < count; i++) {
-    at.key = keys[i].text;
-    at.size = keys[i].size;
-    if (left_out(e, &keys[i], depth)) continue;
-    if (memchr(keys[i].text, 0, keys[i].size) != NULL)
+  step at = {.up = up, .table = lua_topointer(L, from->table)};
+  for (size_t i = 0; i < from->count; i++) {
+    const key *k = &from->keys[i];
+    at.key = k->text;
+    at.size = k->size;
+    if (left_out(e, k, depth)) continue;
+    if (memchr(k->text, 0, k->size) != NULL)
       refuse(e, &at, TIDE_INVALID_ARGUMENT, "its key holds a NUL byte");
-    if (!tide__is_utf8(keys[i].text, keys[i].size))
+    if (!tide__is_utf8(k->text, k->size))
       refuse(e, &at, TIDE_INVALID_ARGUMENT, "its key is not valid UTF-8");
-    lua_pushlstring(L, keys[i].text, keys[i].size);
-    lua_rawget(L, -2);
-    encode_value(e, keys[i].text, &at, depth);
+    push_key(L, from, k);
+    lua_rawget(L, from->table);
+    encode_value(e, k->text, &at, depth);
     lua_pop(L, 1);
   }
 }
@@ -211,12 +222,13 @@ typedef struct shape {
   bool empty_key, odd_integer;
 } shape;
 
-/* Looks at the table on the top; fills keys where there is room for `room` of them. */
-static shape look(encoder *e, const step *up, key *keys, size_t room) {
+/* Looks at the table; fills keys where there is room for `room` of them. The key at place i
+** stays at anchors[i], or where that is 0 on the stack, i behind the table. */
+static shape look(encoder *e, const step *up, const source *from, size_t room) {
   lua_State *L = e->L;
   shape s = {0};
   lua_pushnil(L);
-  while (lua_next(L, -2)) { /* Stack: table, key, value */
+  while (lua_next(L, from->table)) { /* Stack: key, value */
     key k = {.type = lua_type(L, -2)};
     if (k.type == LUA_TSTRING) {
       k.text = lua_tolstring(L, -2, &k.size);
@@ -237,11 +249,20 @@ static shape look(encoder *e, const step *up, key *keys, size_t room) {
     } else {
       refuse(e, up, TIDE_INVALID_ARGUMENT, "it has a key that is neither text nor number");
     }
-    if (s.count < room) keys[s.count] = k;
-    s.count++;
     lua_pop(L, 1);
+    if (s.count < room) {
+      k.place = (int)s.count + 1;
+      from->keys[s.count] = k;
+      lua_pushvalue(L, -1);
+      if (from->anchors != 0) lua_rawseti(L, from->anchors, k.place);
+    }
+    s.count++;
   }
   return s;
+}
+
+static bool is_sequence(const shape *s) {
+  return s->integers == s->count && !s->odd_integer && (size_t)s->largest == s->count;
 }
 
 /* A table may not contain itself; in a state, whose snapshot must come back the same,
@@ -265,17 +286,29 @@ static void check_again(encoder *e, const step *up) {
 ** an array. */
 static bool encode_table(encoder *e, const step *at, const step *up, int depth) {
   lua_State *L = e->L;
-  key few[FEW_KEYS], *keys = few;
+  key few[FEW_KEYS];
+  source from = {.table = lua_gettop(L), .keys = few};
   if (depth > TIDE_DEPTH_MAX)
     refuse(e, at, TIDE_INVALID_ARGUMENT, "it is nested more than 64 levels deep");
-  luaL_checkstack(L, 10, "for a nested table");
+  luaL_checkstack(L, FEW_KEYS + 10, "for a nested table");
   check_again(e, up);
   tide_mark marked = tide__mark_of(L, -1);
   if (marked == TIDE_MARK_OTHER && !(depth == 1 && e->lenient))
     refuse(e, at, TIDE_INVALID_ARGUMENT, "it has a metatable: only plain tables can be stored");
   size_t begin = tide__write_begin(e->writer, TIDE_BSON_DOCUMENT, NULL);
-  shape s = look(e, at, few, FEW_KEYS);
-  bool sequence = s.integers == s.count && !s.odd_integer && (size_t)s.largest == s.count;
+  shape s = look(e, at, &from, FEW_KEYS);
+  if (s.count > FEW_KEYS && !is_sequence(&s)) {
+    size_t room = s.count;
+    lua_settop(L, from.table);
+    if (room > INT_MAX) refuse(e, at, TIDE_LIMIT, "it has too many keys");
+    from.keys = lua_newuserdatauv(L, room * sizeof *from.keys, 0); /* an error leaks nothing */
+    lua_createtable(L, (int)room, 0);
+    from.anchors = from.table + 2;
+    s = look(e, at, &from, room);
+    if (s.count > room) refuse(e, at, TIDE_INVALID_ARGUMENT, "a finalizer has changed it");
+  }
+  from.count = s.count;
+  bool sequence = is_sequence(&s);
   bool array = sequence && (marked == TIDE_MARK_ARRAY || s.count > 0);
   bool document = s.texts == s.count && marked != TIDE_MARK_ARRAY;
   if (e->lenient) {
@@ -289,23 +322,18 @@ static bool encode_table(encoder *e, const step *at, const step *up, int depth) 
     refuse(e, at, TIDE_INVALID_ARGUMENT, "the table mixes names and numbers as keys");
   }
   if (array) {
+    lua_settop(L, from.table);
     encode_array(e, (lua_Integer)s.count, up, depth);
   } else {
-    bool many = s.count > FEW_KEYS;
-    if (many) { /* owned by the state, so that an error leaks nothing */
-      keys = lua_newuserdatauv(L, s.count * sizeof *keys, 0);
-      lua_insert(L, -2);
-      look(e, at, keys, s.count);
-    }
-    qsort(keys, s.count, sizeof *keys, compare_keys);
+    qsort(from.keys, from.count, sizeof *from.keys, compare_keys);
     if (document)
-      encode_document(e, keys, s.count, up, depth);
+      encode_document(e, &from, up, depth);
     else if (marked == TIDE_MARK_ARRAY)
       refuse(e, at, TIDE_INVALID_ARGUMENT, "the array has gaps");
     else
-      encode_pairs(e, keys, s.count, at, depth);
-    if (many) lua_remove(L, -2);
+      encode_pairs(e, &from, at, depth);
   }
+  lua_settop(L, from.table);
   tide__write_end(e->writer, begin);
   return array;
 }
@@ -315,7 +343,7 @@ void tide__value_encode(lua_State *L, int index, tide_encoding encoding, const c
   e.lenient = encoding == TIDE_ENCODE_STATE || encoding == TIDE_ENCODE_SHOWN;
   index = lua_absindex(L, index);
   luaL_checkstack(L, 10, "for a value");
-  e.writer = tide__writer(L);
+  e.writer = tide__writer_push(L);
   if (encoding == TIDE_ENCODE_STATE) {
     lua_newtable(L);
     e.seen = lua_gettop(L);
@@ -325,7 +353,7 @@ void tide__value_encode(lua_State *L, int index, tide_encoding encoding, const c
   tide__look_through(L);
   if (encode_table(&e, NULL, NULL, 1))
     refuse(&e, NULL, TIDE_INVALID_ARGUMENT, "it is a list, where a table with names is needed");
-  tide__writer_push(e.writer);
+  tide__writer_text(e.writer);
   lua_insert(L, index + 1);
   lua_settop(L, index + 1);
 }

@@ -30,11 +30,17 @@ static int writer_gc(lua_State *L) {
   return 0;
 }
 
-tide_writer *tide__writer(lua_State *L) {
+tide_writer *tide__writer_push(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &writer_key);
   tide_writer *writer = lua_touserdata(L, -1);
-  lua_pop(L, 1); /* the registry keeps it */
+  if (writer->busy) { /* or an error left it so */
+    lua_pop(L, 1);
+    tide__writer_open(L);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &writer_key);
+    writer = lua_touserdata(L, -1);
+  }
   writer->L = L;
+  writer->busy = true;
   writer->size = 0;
   if (writer->capacity > WRITER_KEEP) writer_resize(writer, 0);
   return writer;
@@ -129,9 +135,10 @@ void tide__write_end(tide_writer *writer, size_t begin) {
   put_int(writer->data + begin, 4, writer->size - begin);
 }
 
-void tide__writer_push(tide_writer *writer) {
+void tide__writer_text(tide_writer *writer) {
   lua_pushlstring(writer->L, (const char *)writer->data, writer->size);
   writer->size = 0;
+  writer->busy = false;
 }
 
 void tide__writer_open(lua_State *L) {

@@ -4,6 +4,7 @@
 #define TIDE_LUA_WRITER_H
 
 #include <lua.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,10 +16,13 @@ typedef struct tide_writer {
   lua_State *L;
   uint8_t *data;
   size_t size, capacity;
+  bool busy; /* between tide__writer_push and tide__writer_text */
 } tide_writer;
 
-/* The state's own writer, emptied. There is one: do not nest its uses. */
-tide_writer *tide__writer(lua_State *L);
+/* Pushes the state's writer, emptied, or another where that one is in use: what allocates
+** may run a finalizer that writes, too. It must stay on the stack while it is used, until
+** tide__writer_text. [-0, +1] */
+tide_writer *tide__writer_push(lua_State *L);
 
 void tide__write_bytes(tide_writer *writer, const void *data, size_t size);
 void tide__write_key(tide_writer *writer, uint8_t type, const char *key);
@@ -36,7 +40,7 @@ void tide__write_document(tide_writer *writer, uint8_t type, const char *key, co
 size_t tide__write_begin(tide_writer *writer, uint8_t type, const char *key);
 void tide__write_end(tide_writer *writer, size_t begin);
 /* Pushes what was written as a string and empties the writer. [-0, +1] */
-void tide__writer_push(tide_writer *writer);
+void tide__writer_text(tide_writer *writer);
 
 #define TIDE_BSON_DOUBLE   0x01
 #define TIDE_BSON_TEXT     0x02

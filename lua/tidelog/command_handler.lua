@@ -46,7 +46,6 @@ end
 ---@param options? tidelog.CommandHandlerOptions
 ---@return tidelog.CommandHandler
 function CommandHandler.new(store, aggregates, tracer, options)
-  if store == nil then error(Err.missingArgument "store") end
   if not engine.isStore(store) then
     error(Err.invalidArgument("store", "store is a " .. type(store) .. ", not what tidelog.open returned"))
   end

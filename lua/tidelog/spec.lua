@@ -12,9 +12,11 @@ local Aggregate = require "tidelog.aggregate"
 local CommandHandler = require "tidelog.command_handler"
 local Err = require "tidelog.err"
 local Store = require "tidelog.store"
+local checkReceiver = require "tidelog.receiver"
 local engine = require "tidelog.engine"
 
 local TENANT, ID = "spec", "1"
+local MAX_INT32 = 0x7fffffff
 
 ---@class tidelog.Spec
 local Spec = {}
@@ -40,12 +42,14 @@ end
 ---@param version? integer of the payload's schema, default 0
 ---@return tidelog.Spec
 function Spec:given(name, payload, version)
+  checkReceiver(self, Spec, "spec(Type):given(name, payload)")
   engine.checkName(name, "name")
+  version = version == nil and 0 or engine.checkInteger(version, "version", 0, MAX_INT32)
   if not self.definition.events[name] then
     error(Err.notImplemented(name, ("%s has no function for its event %s"):format(self.definition.name, name)))
   end
   local none, encoded = engine.encode({}, "payload"), engine.encode(payload or {}, "payload of " .. name)
-  local body = engine.body("(given)", none, { name, version or 0, encoded }, Actor.check(self.actor).bytes,
+  local body = engine.body("(given)", none, { name, version, encoded }, Actor.check(self.actor).bytes,
     self.definition.code, engine.id(), engine.id(), nil, false, nil, nil)
   engine.append(self.store, TENANT, self.definition.name, ID, self.count, 1, body)
   self.count = self.count + 1
@@ -56,6 +60,7 @@ end
 ---@param roles string[]
 ---@return tidelog.Spec
 function Spec:by(roles)
+  checkReceiver(self, Spec, "spec(Type):by(roles)")
   self.actor = Actor.new { id = "spec", tenant = TENANT, roles = roles }
   return self
 end
@@ -65,6 +70,11 @@ end
 ---@param payload? table
 ---@return tidelog.Spec
 function Spec:when(command, payload)
+  checkReceiver(self, Spec, "spec(Type):when(command, payload)")
+  engine.checkName(command, "command")
+  if payload ~= nil and type(payload) ~= "table" then
+    error(Err.invalidArgument("payload", "payload is a " .. type(payload) .. ", not a table"))
+  end
   local sent = {}
   for key, value in pairs(payload or {}) do sent[key] = value end
   sent.aggregateId = ID
@@ -74,7 +84,8 @@ function Spec:when(command, payload)
   return self
 end
 
-local function needDone(self)
+local function needDone(self, call)
+  checkReceiver(self, Spec, call)
   if not self.command then fail("when(command) comes before what is expected of it") end
   if self.problem then fail("%s failed: %s", self.command, Err.text(self.problem[1])) end
 end
@@ -83,11 +94,14 @@ end
 ---@param ... string|table
 ---@return tidelog.Spec
 function Spec:pushes(...)
-  needDone(self)
+  needDone(self, "spec(Type):pushes(...)")
   local expected, events = { ... }, self.context.events
   for i = 1, math.max(#expected, #events) do
     local want, event = expected[i], events[i]
     if type(want) == "string" then want = { want } end
+    if want ~= nil and (type(want) ~= "table" or type(want[1]) ~= "string") then
+      error(Err.invalidArgument("event", ("event %d to expect is neither a name nor { name, payload }"):format(i)))
+    end
     if not want then fail("%s pushed one event more: %s %s", self.command, event.name, show(event.payload)) end
     if not event then fail("%s did not push event %d: %s", self.command, i, want[1]) end
     if event.name ~= want[1] then
@@ -105,7 +119,10 @@ end
 ---@param fields table
 ---@return tidelog.Spec
 function Spec:state(fields)
-  needDone(self)
+  needDone(self, "spec(Type):state(fields)")
+  if type(fields) ~= "table" then
+    error(Err.invalidArgument("fields", "fields is a " .. type(fields) .. ", not a table"))
+  end
   local state = self.handler:load(TENANT, self.definition.Type, ID)
   for name, want in pairs(fields) do
     local value = state[name]
@@ -123,6 +140,8 @@ end
 ---@param message? string
 ---@return tidelog.Spec
 function Spec:fails(name, message)
+  checkReceiver(self, Spec, "spec(Type):fails(name, message)")
+  engine.checkName(name, "name")
   if not self.command then fail("when(command) comes before what is expected of it") end
   if not self.problem then fail("%s did not fail", self.command) end
   local problem = self.problem[1]

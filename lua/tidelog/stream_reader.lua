@@ -20,7 +20,6 @@ local TIMEOUT = 10000 -- ms that a lease lasts
 ---@param tracer? table
 ---@return tidelog.StreamReader
 function StreamReader.new(store, tracer)
-  if store == nil then error(Err.missingArgument "store") end
   if not engine.isStore(store) then
     error(Err.invalidArgument("store", "store is a " .. type(store) .. ", not what tidelog.open returned"))
   end

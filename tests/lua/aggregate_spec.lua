@@ -23,7 +23,7 @@ for _, s in ipairs(stores.all()) do
     end
 
     it("needs a store that tidelog.open made", function()
-      expect.error("MissingArgumentError", "store", tidelog.CommandHandler, nil, { domain.Tally() })
+      expect.error("InvalidArgumentError", "store", tidelog.CommandHandler, nil, { domain.Tally() })
       for _, store in ipairs { 42, "memory:", {}, true, io.stdout, print } do
         expect.error("InvalidArgumentError", "store", tidelog.CommandHandler, store, { domain.Tally() })
       end

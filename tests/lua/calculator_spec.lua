@@ -178,6 +178,19 @@ describe("Calculator", function()
       assert.equal("missing left side", message { right = "1", operator = "+" })
       assert.equal("missing right side", message { left = "1" })
       assert.equal("missing operator", message { left = "1", right = "1" })
+      -- an empty text is false in JavaScript
+      assert.equal("missing left side", message { left = "", right = "1", operator = "+" })
+      assert.equal("missing right side", message { left = "1", right = "", operator = "+" })
+      assert.equal("missing operator", message { left = "1", right = "1", operator = "" })
+    end)
+
+    it("with the value and the rule", function()
+      local function message(command, payload)
+        local _, err = pcall(without_engine.command, Calculator, calculate "1", command, payload)
+        return err.message
+      end
+      assert.equal("digit '12' is not one of 0 to 9", message("PressDigit", { digit = "12" }))
+      assert.equal("operator '%' is not one of + - * /", message("PressOperator", { operator = "%" }))
     end)
 
     local function refuses_argument(command, argument, value)

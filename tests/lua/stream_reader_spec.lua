@@ -578,7 +578,7 @@ for _, s in ipairs(stores.all()) do
     -- ---- arguments -------------------------------------------------------------------------------
 
     it("needs a store that tidelog.open made, and a tracer that is one", function()
-      expect.error("MissingArgumentError", "store", tidelog.StreamReader)
+      expect.error("InvalidArgumentError", "store", tidelog.StreamReader, nil)
       for _, store in ipairs { 42, "memory:", {}, true, io.stdout } do
         expect.error("InvalidArgumentError", "store", tidelog.StreamReader, store)
       end
