@@ -111,6 +111,7 @@ local function secondStart()
   tracer:print()
 
   title("The data lies in %s/tenant1.db. Look into it:", folder)
+  print("  eval \"$(./dev env)\"     # where tidelog is not installed")
   print(("  tidelog --store sqlite:%s --tenant tenant1 events"):format(folder))
   print(("  tidelog --store sqlite:%s --tenant tenant1 show calculators c1 --version 4"):format(folder))
 end

@@ -60,6 +60,7 @@ static void refuse(const encoder *e, const step *at, int code, const char *why) 
     tide__fail(&error, code, path, "%s cannot be stored: %s", path, why);
   else
     tide__fail(&error, code, path, "%s in the %s cannot be stored: %s", path, e->what, why);
+  e->writer->busy = false;
   tide__lua_raise(e->L, &error);
 }
 

@@ -33,7 +33,7 @@ static int writer_gc(lua_State *L) {
 tide_writer *tide__writer_push(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &writer_key);
   tide_writer *writer = lua_touserdata(L, -1);
-  if (writer->busy) { /* or an error left it so */
+  if (writer->busy) { /* or a rare error, as of memory, left it so */
     lua_pop(L, 1);
     tide__writer_open(L);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &writer_key);
@@ -51,6 +51,7 @@ void tide__write_bytes(tide_writer *writer, const void *data, size_t size) {
     /* what is larger than any commit is refused at once, not first built */
     if (size > TIDE_BODY_MAX || writer->size > TIDE_BODY_MAX - size) {
       tide_error error = {0};
+      writer->busy = false;
       tide__fail(&error, TIDE_LIMIT, NULL, "the value takes more than %d bytes", TIDE_BODY_MAX);
       tide__lua_raise(writer->L, &error);
     }

@@ -705,7 +705,11 @@ static int memory_put_documents(tide_store *store, const char *tenant_name,
   memory *m = (memory *)store;
   int code = lock(m, error);
   if (code != TIDE_OK) return code;
-  if (count > 0) {
+  bool any = false; /* deleting makes no tenant */
+  for (size_t i = 0; i < count; i++) {
+    any = any || documents[i].body != NULL;
+  }
+  if (any || find_tenant(m, tenant_name) != NULL) {
     tenant *t = begin_write(m, tenant_name);
     document **copies = t != NULL ? prepare_documents(t, documents, count) : NULL;
     if (copies != NULL) {

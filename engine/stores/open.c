@@ -22,9 +22,14 @@ int tide__store_open(const char *uri, const tide_store_options *options, tide_st
   if (chosen.max_open == 0) chosen.max_open = 64;
   if (strncmp(uri, "sqlite:", 7) == 0) return tide__sqlite_open(uri + 7, &chosen, store, error);
   if (strcmp(uri, "memory:") == 0) return tide__memory_open(&chosen, store, error);
+  if (strncmp(uri, "memory:", 7) == 0)
+    return tide__fail(error, TIDE_INVALID_ARGUMENT, "uri", "uri has something behind memory:");
   /* Only the scheme is shown: what follows it may hold a password. */
   const char *colon = strchr(uri, ':');
-  int scheme = colon == NULL ? 0 : colon - uri > SHOWN_URI ? SHOWN_URI : (int)(colon - uri);
+  if (colon == NULL)
+    return tide__fail(error, TIDE_INVALID_ARGUMENT, "uri",
+                      "uri has no scheme: it is sqlite:FOLDER or memory:");
+  int scheme = colon - uri > SHOWN_URI ? SHOWN_URI : (int)(colon - uri);
   return tide__fail(error, TIDE_INVALID_ARGUMENT, "uri",
                     "uri with the scheme '%.*s' is none of sqlite:FOLDER and memory:", scheme, uri);
 }

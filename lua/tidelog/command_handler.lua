@@ -206,7 +206,8 @@ local function commit(self, context, own)
     #own.pushed // 3, body, own.idempotent and own.commandId or nil)
   if outcome == "appended" then
     local text = engine.formatTime(time)
-    for i, event in ipairs(context.events) do
+    context.events, context.aggregate = own.events, own.state -- whatever the command did to them
+    for i, event in ipairs(own.events) do
       event.position, event.time = position + i - 1, text
       event.aggregateType, event.aggregateId = own.definition.name, own.id
       event.aggregateVersion = own.base + i

@@ -58,7 +58,7 @@ function Context.begin(context, state, cached)
   local own = context[OWN]
   context.aggregate, context.events, context.cached = state, {}, cached
   own.state, own.base = state, state.aggregateVersion
-  own.pushed, own.random, own.open, own.failed = {}, nil, true, nil
+  own.pushed, own.events, own.random, own.open, own.failed = {}, {}, nil, true, nil
   if own.time then own.time, context.time = nil, nil end
 end
 
@@ -99,7 +99,9 @@ function Context:push(name, payload, version)
     own.failed = { problem } -- a command that catches this must not commit half of its state
     error(problem, 0)
   end
-  self.events[#self.events + 1] = { name = name, version = version, payload = engine.decode(bytes) }
+  local event = { name = name, version = version, payload = engine.decode(bytes) }
+  own.events[#own.events + 1] = event
+  if type(self.events) == "table" then self.events[#self.events + 1] = event end
   local pushed = own.pushed
   local n = #pushed
   pushed[n + 1], pushed[n + 2], pushed[n + 3] = name, version, bytes

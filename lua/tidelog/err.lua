@@ -42,6 +42,7 @@ Err.metatable = {
   __tostring = function(self)
     return one_line(rawget(self, "name")) .. ": " .. one_line(rawget(self, "message"))
   end,
+  __concat = function(a, b) return text(a) .. text(b) end, -- "failed: " .. err
 }
 
 local function build(name, message, default)

@@ -11,7 +11,7 @@ local History = {}
 ---@field since? string|integer        events at this time or later
 ---@field till? string|integer         events at this time or earlier
 ---@field aggregateType? string|table  a name, or the aggregate's table
----@field aggregateId? string
+---@field aggregateId? string          with aggregateType it is read by itself, else found in the whole log
 ---@field name? string|string[]        event names
 ---@field backwards? boolean
 ---@field limit? integer               events at most
@@ -55,9 +55,6 @@ local function readFilter(filter)
   if type(kind) == "table" then kind = kind.name end
   if filter.aggregateType ~= nil then engine.checkName(kind, "aggregateType") end
   if filter.aggregateId ~= nil then engine.checkName(filter.aggregateId, "aggregateId") end
-  if filter.aggregateId ~= nil and kind == nil then
-    error(Err.missingArgument("aggregateType", "aggregateId is given without aggregateType"))
-  end
   local function position(field, low)
     return filter[field] ~= nil and engine.checkInteger(filter[field], field, low) or nil
   end
@@ -77,9 +74,11 @@ function History.events(store, tenant, filter)
   local f = readFilter(filter)
   local backwards, left = f.backwards, f.limit or math.maxinteger
   local from = f.from
-  -- By aggregate the store reads from a version; positions are compared here.
-  if f.id or not from then from = backwards and math.maxinteger or 0 end
-  local scan = engine.scan(store, tenant, f.id and f.kind, f.id, from, backwards)
+  -- By aggregate the store reads from a version; positions are compared here. An id without
+  -- a type may be that of several aggregates: then the whole log is read.
+  local single = f.id and f.kind
+  if single or not from then from = backwards and math.maxinteger or 0 end
+  local scan = engine.scan(store, tenant, single and f.kind, single and f.id, from, backwards)
   local first, last = f.from, f.to -- in the direction of reading
 
   local function wanted(position, name, time)
@@ -100,7 +99,7 @@ function History.events(store, tenant, filter)
       if not position or passed(position, time) then break end
       if wanted(position, name, time) then
         local event = engine.event(scan)
-        if not f.kind or event.aggregateType == f.kind then
+        if (not f.kind or event.aggregateType == f.kind) and (not f.id or event.aggregateId == f.id) then
           left = left - 1
           return event
         end

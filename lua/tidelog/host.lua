@@ -3,6 +3,7 @@
 
 local Actor = require "tidelog.actor"
 local CommandHandler = require "tidelog.command_handler"
+local Context = require "tidelog.context"
 local Documents = require "tidelog.documents"
 local Domain = require "tidelog.domain"
 local Err = require "tidelog.err"
@@ -53,11 +54,12 @@ end
 ---@return string
 function Host.answer(context)
   local events = {}
+  local pushed = not context.duplicate and Context.own(context).pushed or {} -- as they are stored
   for i, event in ipairs(context.events) do
     events[i] = entry(DOCUMENT, tostring(i - 1), with({
       name = event.name, version = event.version, position = event.position, time = event.time,
       aggregateVersion = event.aggregateVersion,
-    }, entry(DOCUMENT, "payload", engine.encode(event.payload, "payload"))))
+    }, entry(DOCUMENT, "payload", pushed[3 * i] or engine.encode(event.payload, "payload"))))
   end
   return with({
     aggregateType = context.aggregateType, aggregateId = context.aggregateId,

@@ -141,7 +141,10 @@ end
 ---@return tidelog.Spec
 function Spec:fails(name, message)
   checkReceiver(self, Spec, "spec(Type):fails(name, message)")
-  engine.checkName(name, "name")
+  if name == nil then error(Err.missingArgument "name") end
+  if type(name) ~= "string" then
+    error(Err.invalidArgument("name", "name is a " .. type(name) .. ", not a string"))
+  end
   if not self.command then fail("when(command) comes before what is expected of it") end
   if not self.problem then fail("%s did not fail", self.command) end
   local problem = self.problem[1]

@@ -43,6 +43,22 @@ static void test_documents_are_written_replaced_and_deleted(void **state) {
   list_is(c, "/", NULL, 10, NULL, 0);
 }
 
+static void test_deleting_makes_no_tenant(void **state) {
+  contract *c = *state;
+  const tide_bytes a = contract_body(c, 1);
+  tide_bytes names;
+  size_t count = 99;
+  put(c, "/never", NULL);
+  OK(c, tide__store_tenants(c->store, &names, &count, &c->error));
+  assert_int_equal(count, 0);
+  tide__bytes_free(&names);
+  put(c, "/d", &a);
+  put(c, "/d", NULL);
+  OK(c, tide__store_tenants(c->store, &names, &count, &c->error));
+  assert_int_equal(count, 1);
+  tide__bytes_free(&names);
+}
+
 static void test_documents_of_one_call_are_written_in_order(void **state) {
   contract *c = *state;
   const tide_bytes a = contract_body(c, 1), b = contract_body(c, 2);
@@ -177,6 +193,7 @@ static void test_documents_are_not_listed_after_their_deletion(void **state) {
 
 static const struct CMUnitTest tests[] = {
     CASE(test_documents_are_written_replaced_and_deleted),
+    CASE(test_deleting_makes_no_tenant),
     CASE(test_documents_of_one_call_are_written_in_order),
     CASE(test_a_bad_document_among_others_refuses_all),
     CASE(test_documents_have_sizes_up_to_the_limit),

@@ -138,7 +138,6 @@ describe("tidelog", function()
       { "'99999999999999999999' is not a whole number", "events", "--to", "99999999999999999999" },
       { "'yesterday' is no ISO 8601 time", "events", "--since", "yesterday" },
       { "'2026' is no ISO 8601 time", "show", "calculators", "c1", "--at", "2026" },
-      { "--id needs --type", "events", "--id", "c1" },
       { "can not be used together", "show", "calculators", "c1", "--version", "1", "--position", "1" },
       { "tenant 'A B' is not 1 to 38 characters", "--tenant", "A B", "check" },
       { "tenant is missing", "--tenant", "", "check" },

@@ -1,5 +1,6 @@
 assert(_VERSION == "Lua 5.4", "these specs are for Lua 5.4")
 
+local Host = require "tidelog.host"
 local tidelog = require "tidelog"
 local domain = require "tests.lua.support.domain"
 local expect = require "tests.lua.support.expect"
@@ -32,6 +33,31 @@ for _, s in ipairs(stores.all()) do
       assert.equal(head, s.store:head "tenant1")
       return err
     end
+
+    it("is done once its events are stored, whatever it does to the list of them", function()
+      local spoil = {
+        none = function(context) context.events = nil end,
+        ["a text"] = function(context) context.events = "x" end,
+        ["another entry"] = function(context) context.events[1] = false end,
+        ["no entry"] = function(context) context.events[1] = nil end,
+        ["no aggregate"] = function(context) context.aggregate = nil end,
+        ["a function in an event"] = function(context) context.events[1].payload.fn = print end,
+      }
+      for name, fn in pairs(spoil) do
+        local head = s.store:head "tenant1"
+        local context = decide(function(_, context)
+          context:push "Added"
+          fn(context)
+          context:push "Added"
+        end)
+        assert.equal(head + 2, s.store:head "tenant1", name)
+        assert.equal(2, #context.events, name)
+        assert.equal(head + 1, context.aggregate.aggregateVersion, name)
+        Host.answer(context) -- a host must be told, too
+        assert.equal(head, context.events[1].position)
+        assert.equal(head + 1, context.events[2].position)
+      end
+    end)
 
     -- ---- what is given -----------------------------------------------------------------
 

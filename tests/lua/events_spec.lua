@@ -124,6 +124,13 @@ for _, s in ipairs(stores.all()) do
       assert.same({}, positions { aggregateType = "Tally", aggregateId = "none" })
     end)
 
+    it("gives those of all aggregates with an id, where no type is given", function()
+      assert.same({ 0, 1, 2, 4, 5, 6 }, positions { aggregateId = "a" })
+      assert.same({ 6, 5, 4 }, positions { aggregateId = "a", backwards = true, limit = 3 })
+      assert.same({ 2, 4 }, positions { aggregateId = "a", from = 2, to = 4 })
+      assert.same({}, positions { aggregateId = "none" })
+    end)
+
     it("gives those of some names", function()
       assert.same({ 4 }, positions { name = "Counted" })
       assert.same({ 0, 1, 2, 3, 5, 6 }, positions { name = { "Added" } })
@@ -232,7 +239,6 @@ for _, s in ipairs(stores.all()) do
         refused("aggregateId", { aggregateType = "Tally", aggregateId = value })
       end
       for _, value in ipairs { 42, true, { 42 }, { {} } } do refused("name", { name = value }) end
-      expect.error("MissingArgumentError", "aggregateType", s.store.events, s.store, "tenant1", { aggregateId = "a" })
       expect.error("MissingArgumentError", "tenant", s.store.events, s.store)
       expect.error("InvalidArgumentError", "tenant", s.store.events, s.store, "Tenant")
     end)

@@ -2,6 +2,7 @@
 
 assert(_VERSION == "Lua 5.4", _VERSION)
 
+local expect = require "tests.lua.support.expect"
 local spec = require "tidelog.spec"
 local tidelog = require "tidelog"
 local Adder = require "aggregates.adder"
@@ -66,5 +67,25 @@ describe("A spec", function()
     local ok, problem = pcall(function() spec(Adder):given("Nonsense") end)
     assert.is_false(ok)
     assert.equal("NotImplementedError", problem.name)
+  end)
+
+  it("says which of its own arguments is wrong", function()
+    local function refused(name, about, method, ...)
+      local s = spec(Adder):when("AddNumbers", { number1 = 1, number2 = 2 })
+      expect.error(name, about, s[method], s, ...)
+    end
+    refused("MissingArgumentError", "name", "given")
+    refused("InvalidArgumentError", "version", "given", "NumbersAdded", {}, "x")
+    refused("InvalidArgumentError", "roles", "by", "manager")
+    refused("MissingArgumentError", "command", "when")
+    refused("InvalidArgumentError", "payload", "when", "AddNumbers", 5)
+    refused("InvalidArgumentError", "event", "pushes", 5)
+    refused("InvalidArgumentError", "event", "pushes", {})
+    refused("InvalidArgumentError", "fields", "state")
+    refused("MissingArgumentError", "name", "fails")
+    refused("InvalidArgumentError", "name", "fails", 5)
+    for _, method in ipairs { "given", "by", "when", "pushes", "state", "fails" } do
+      expect.error("InvalidArgumentError", "self", spec(Adder)[method], "NumbersAdded")
+    end
   end)
 end)

@@ -252,6 +252,65 @@ for _, s in ipairs(stores.all()) do
   end)
 end
 
+describe("a finalizer that runs while a value is encoded", function()
+  local trap
+  after_each(function() trap = nil end)
+
+  -- Runs `finalize` at every collection until the test is done.
+  local function set(finalize)
+    local function arm()
+      setmetatable({}, { __gc = function()
+        if trap ~= arm then return end
+        finalize()
+        arm()
+      end })
+    end
+    trap = arm
+    arm()
+  end
+
+  -- Keys of this length are made anew by whoever pushes them.
+  local function long(prefix, i) return prefix .. i .. ("k"):rep(60) end
+
+  it("may store something itself", function()
+    local store <close> = tidelog.open "memory:"
+    local documents = store:documents "tenant1"
+    local ran = 0
+    for _, count in ipairs { 10, 40, 2000 } do
+      local value = {}
+      for i = 1, count do value[long("a", i)] = { [long("b", i)] = i } end
+      local bytes = engine.encode(value, "value")
+      set(function()
+        ran = ran + 1
+        documents:doc("/finalized"):set { ran = ran }
+      end)
+      for _ = 1, 40000 // count do
+        if engine.encode(value, "value") ~= bytes then error "the bytes were mixed up" end
+      end
+      trap = nil
+    end
+    assert.is_true(ran > 0)
+  end)
+
+  it("may empty the value: then it is refused, or stored as it was", function()
+    local value
+    local emptied = 0
+    set(function()
+      emptied = emptied + 1
+      for key in pairs(value or {}) do value[key] = nil end
+    end)
+    for round = 1, 200 do
+      local mine = {}
+      for i = 1, 300 do mine[long(round .. "_", i)] = "v" end
+      value = mine
+      local ok, result = pcall(engine.encode, mine, "value")
+      value = nil
+      if ok then engine.decode(result) else assert.equal("InvalidArgumentError", result.name) end
+    end
+    assert.is_true(emptied > 0)
+  end)
+end)
+
 describe("tidelog.array", function()
   it("marks a table, and gives it back", function()
     local t = { 1 }

@@ -17,7 +17,7 @@ function Events.configure(parser)
   parser:option("--since", "Events at this time (ISO 8601) or later"):argname "TIME":convert(Application.time)
   parser:option("--till", "Events at this time or earlier"):argname "TIME":convert(Application.time)
   parser:option("--type", "Events of this aggregate type"):argname "TYPE"
-  parser:option("--id", "Events of this aggregate; needs --type"):argname "ID"
+  parser:option("--id", "Events of the aggregate with this id; quick with --type"):argname "ID"
   parser:option("--name", "Events with this name; may be repeated"):argname "EVENT":count "*"
   parser:option("--limit", "Events at most"):argname "N":convert(Application.count)
   parser:flag("--backwards", "The newest first")
@@ -30,9 +30,6 @@ local COLUMNS = {
 }
 
 function Events.run(arguments)
-  if arguments.id and not arguments.type then
-    Application.usage "--id needs --type: an id names an aggregate among those of its type"
-  end
   local store <close> = Application.existingStore(arguments)
   local rows, shown = {}, 0
   local function flush()
