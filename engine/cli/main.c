@@ -1,11 +1,11 @@
 /* main.c - the tidelog command: a Lua state with Tidelog in it, and lua/tidelog/cli, which
 ** does all the work and returns the exit status. */
 #include <errno.h>
-#include <lauxlib.h>
 #include <lua.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "lua/lua_error.h"
 #include "lua/state.h"
 #include "tidelog.h"
 
@@ -29,11 +29,6 @@ static int run(lua_State *L) {
   return 1;
 }
 
-static const char *describe(lua_State *L) {
-  const char *message = luaL_tolstring(L, -1, NULL);
-  return message == NULL ? "an error that cannot be shown" : message;
-}
-
 int main(int count, char **values) {
   tide_error error = {0};
   arguments given = {count, values};
@@ -45,10 +40,12 @@ int main(int count, char **values) {
   }
   lua_pushcfunction(L, run);
   lua_pushlightuserdata(L, &given);
-  if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
     status = (int)lua_tointeger(L, -1);
-  else
-    fprintf(stderr, "tidelog: %s\n", describe(L));
+  } else {
+    tide__lua_caught(L, -1, &error);
+    fprintf(stderr, "tidelog: %s\n", error.message);
+  }
   lua_close(L);
   errno = 0;
   if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {

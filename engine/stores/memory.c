@@ -808,7 +808,8 @@ static int memory_lease(tide_store *store, const char *tenant_name, const char *
   const int64_t now = tide__now();
   if (th == NULL) {
     code = tide__fail_memory(error);
-  } else if (th->owner != NULL && th->until > now && strcmp(th->owner, owner) != 0) {
+  } else if (th->owner != NULL && th->until > now && th->until <= now + TIDE_LEASE_MAX &&
+             strcmp(th->owner, owner) != 0) {
     taken.token = th->token;
     taken.until = th->until;
     *lease = taken;

@@ -336,10 +336,13 @@ static int sqlite_check(tide_store *base, const char *tenant, tide_error *error)
   if (code != TIDE_OK || db == NULL) return code;
   code = check_database(db, error);
   if (code == TIDE_OK)
-    code =
-        check_rows(db, "SELECT version, code, state, sum FROM snapshots", 3, "a snapshot", error);
+    code = check_rows(db,
+                      "SELECT n.version, n.code, n.state, s.type, s.name, n.sum FROM snapshots n "
+                      "LEFT JOIN streams s ON s.id = n.stream",
+                      5, "a snapshot", error);
   if (code == TIDE_OK)
-    code = check_rows(db, "SELECT name, cursors, sum FROM threads", 2, "a thread's cursors", error);
+    code = check_rows(db, "SELECT name, owner, token, until, cursors, sum FROM threads", 5,
+                      "a thread", error);
   if (code == TIDE_OK)
     code = check_rows(db, "SELECT path, body, sum FROM documents", 2, "a document", error);
   tide__db_close(db);

@@ -40,31 +40,34 @@ static const char *const steps[] = {
 
 const tide__schema tide__sqlite_schema = {steps, sizeof steps / sizeof steps[0]};
 
-#define COMMIT_COLUMNS                                                                             \
-  "SELECT c.position, c.version, c.count, c.time, c.hash, c.command_id, c.body, c.sum, s.type, "   \
-  "s.name "                                                                                        \
-  "FROM commits c LEFT JOIN streams s ON s.id = c.stream "
-#define STREAM_COLUMNS                                                                             \
-  "SELECT position, version, count, time, hash, command_id, body, sum FROM commits "               \
+/* What a commit's checksum covers, then the checksum: the tables' own columns, and the
+** aggregate, by the join or as what was asked for. */
+#define TENANT_COLUMNS                                                                             \
+  "SELECT c.position, c.version, c.count, c.time, c.hash, c.command_id, c.body, s.type, s.name, "  \
+  "c.sum FROM commits c LEFT JOIN streams s ON s.id = c.stream "
+#define STREAM_COLUMNS(type, name)                                                                 \
+  "SELECT position, version, count, time, hash, command_id, body, " type ", " name                 \
+  ", sum "                                                                                         \
+  "FROM commits "
+#define OF_STREAM                                                                                  \
+  STREAM_COLUMNS("?3", "?4")                                                                       \
   "WHERE stream = (SELECT id FROM streams WHERE type = ?3 AND name = ?4) "
-
-#define SUMMED_COLUMNS                                                                             \
-  "SELECT position, version, count, time, hash, command_id, body, sum FROM commits "
 
 static const char *const texts[TIDE__SQL_COUNT] = {
     [TIDE__BEGIN] = "BEGIN IMMEDIATE",
     [TIDE__COMMIT] = "COMMIT",
     [TIDE__ROLLBACK] = "ROLLBACK",
-    [TIDE__HEAD] = SUMMED_COLUMNS "ORDER BY position DESC LIMIT 1",
+    [TIDE__HEAD] = TENANT_COLUMNS "ORDER BY c.position DESC LIMIT 1",
     [TIDE__FIND_STREAM] = "SELECT id FROM streams WHERE type = ?1 AND name = ?2",
     [TIDE__ADD_STREAM] = "INSERT INTO streams(type, name) VALUES(?1, ?2)",
     [TIDE__FIND_COMMAND] =
         "SELECT position, version FROM commits INDEXED BY commits_by_command "
         "WHERE stream = ?1 AND command_id = ?2",
-    [TIDE__LAST_OF_STREAM] = SUMMED_COLUMNS "WHERE stream = ?1 ORDER BY version DESC LIMIT 1",
+    [TIDE__LAST_OF_STREAM] =
+        STREAM_COLUMNS("?2", "?3") "WHERE stream = ?1 ORDER BY version DESC LIMIT 1",
     [TIDE__ADD_COMMIT] =
         "INSERT INTO commits(position, version, count, time, hash, command_id, "
-        "body, sum, stream) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "body, sum, stream) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?10, ?11)",
     [TIDE__BEFORE] =
         "SELECT position, count FROM commits WHERE position <= ?1 "
         "ORDER BY position DESC LIMIT 1",
@@ -72,27 +75,26 @@ static const char *const texts[TIDE__SQL_COUNT] = {
         "SELECT version, count FROM commits WHERE stream = (SELECT id FROM "
         "streams WHERE type = ?2 AND name = ?3) AND version <= ?1 "
         "ORDER BY version DESC LIMIT 1",
-    [TIDE__SCAN] = COMMIT_COLUMNS "WHERE c.position >= ?1 ORDER BY c.position LIMIT ?2",
-    [TIDE__SCAN_BACK] = COMMIT_COLUMNS "WHERE c.position <= ?1 ORDER BY c.position DESC LIMIT ?2",
-    [TIDE__SCAN_STREAM] = STREAM_COLUMNS "AND version >= ?1 ORDER BY version LIMIT ?2",
-    [TIDE__SCAN_STREAM_BACK] = STREAM_COLUMNS "AND version <= ?1 ORDER BY version DESC LIMIT ?2",
+    [TIDE__SCAN] = TENANT_COLUMNS "WHERE c.position >= ?1 ORDER BY c.position LIMIT ?2",
+    [TIDE__SCAN_BACK] = TENANT_COLUMNS "WHERE c.position <= ?1 ORDER BY c.position DESC LIMIT ?2",
+    [TIDE__SCAN_STREAM] = OF_STREAM "AND version >= ?1 ORDER BY version LIMIT ?2",
+    [TIDE__SCAN_STREAM_BACK] = OF_STREAM "AND version <= ?1 ORDER BY version DESC LIMIT ?2",
     [TIDE__GET_SNAPSHOT] =
-        "SELECT version, code, state, sum FROM snapshots WHERE stream = "
+        "SELECT version, code, state, ?1, ?2, sum FROM snapshots WHERE stream = "
         "(SELECT id FROM streams WHERE type = ?1 AND name = ?2)",
     [TIDE__PUT_SNAPSHOT] =
         "INSERT INTO snapshots(version, code, state, sum, stream) "
-        "VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT(stream) DO UPDATE SET "
+        "VALUES(?1, ?2, ?3, ?6, ?7) ON CONFLICT(stream) DO UPDATE SET "
         "version = excluded.version, code = excluded.code, "
         "state = excluded.state, sum = excluded.sum "
         "WHERE excluded.version > version OR excluded.code <> code",
     [TIDE__GET_THREAD] =
-        "SELECT name, cursors, sum, owner, token, until FROM threads WHERE name = ?1",
-    [TIDE__PUT_LEASE] =
+        "SELECT name, owner, token, until, cursors, sum FROM threads WHERE name = ?1",
+    [TIDE__PUT_THREAD] =
         "INSERT INTO threads(name, owner, token, until, cursors, sum) "
         "VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(name) DO UPDATE SET "
-        "owner = excluded.owner, token = excluded.token, until = excluded.until",
-    [TIDE__PUT_CURSORS] = "UPDATE threads SET cursors = ?2, sum = ?3 WHERE name = ?1",
-    [TIDE__END_LEASE] = "UPDATE threads SET owner = NULL, until = 0 WHERE name = ?1",
+        "owner = excluded.owner, token = excluded.token, until = excluded.until, "
+        "cursors = excluded.cursors, sum = excluded.sum",
     [TIDE__GET_DOCUMENT] = "SELECT path, body, sum FROM documents WHERE path = ?1",
     [TIDE__PUT_DOCUMENT] =
         "INSERT INTO documents(path, body, sum) VALUES(?1, ?2, ?3) "

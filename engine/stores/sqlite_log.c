@@ -15,7 +15,7 @@
 #define KEY_MOST (INT64_MAX - INT32_MAX)
 
 /* The columns that a commit's checksum covers come first wherever commits are read. */
-#define SUMMED 7
+#define SUMMED 9
 
 /* ---- Appending -------------------------------------------------------------- */
 
@@ -78,13 +78,14 @@ static int find_command(tide__db *db, int64_t stream, const char *command_id, in
 }
 
 /* What comes behind the aggregate's last commit. */
-static int next_version(tide__db *db, int64_t stream, int64_t *next, tide_error *error) {
+static int next_version(tide__db *db, int64_t stream, const char *type, const char *id,
+                        int64_t *next, tide_error *error) {
   sqlite3_stmt *statement;
   int64_t count = 0;
   bool row = false;
-  const tide__value values[] = {tide__integer(stream)};
+  const tide__value values[] = {tide__integer(stream), tide__text(type), tide__text(id)};
   *next = 0;
-  int code = tide__db_start(db, TIDE__LAST_OF_STREAM, values, 1, &statement, error);
+  int code = tide__db_start(db, TIDE__LAST_OF_STREAM, values, 3, &statement, error);
   if (code == TIDE_OK) code = tide__db_step(db, statement, &row, error);
   if (code == TIDE_OK && row) {
     code = tide__column_integer(db, statement, 1, 0, KEY_MOST, next, error);
@@ -101,7 +102,7 @@ int tide__sqlite_aggregate(tide__db *db, const char *type, const char *id, int64
                            int64_t *next, tide_error *error) {
   *next = 0;
   int code = find_stream(db, type, id, stream, error);
-  if (code == TIDE_OK && *stream >= 0) code = next_version(db, *stream, next, error);
+  if (code == TIDE_OK && *stream >= 0) code = next_version(db, *stream, type, id, next, error);
   return code;
 }
 
@@ -137,6 +138,8 @@ static int insert_commit(group *g, const tide_commit *commit, bool *added, tide_
       tide__blob(commit->hash, TIDE_HASH_SIZE),
       tide__text(commit->command_id),
       tide__blob(commit->body, commit->body_size),
+      tide__text(commit->type),
+      tide__text(commit->id),
   };
   values[SUMMED] = tide__sum(values, SUMMED);
   values[SUMMED + 1] = tide__integer(g->stream);
@@ -362,8 +365,8 @@ static int read_row(sqlite_scan *scan, tide__db *db, sqlite3_stmt *statement, pa
   memcpy(c->hash, data, TIDE_HASH_SIZE);
   code = keep_text(scan, db, statement, 5, true, &to->command_id, error);
   if (code == TIDE_OK && scan->type == NULL) {
-    code = keep_text(scan, db, statement, SUMMED + 1, false, &to->type, error);
-    if (code == TIDE_OK) code = keep_text(scan, db, statement, SUMMED + 2, false, &to->id, error);
+    code = keep_text(scan, db, statement, 7, false, &to->type, error);
+    if (code == TIDE_OK) code = keep_text(scan, db, statement, 8, false, &to->id, error);
   }
   if (code == TIDE_OK)
     code = tide__column_blob(db, statement, 6, 5, TIDE_BODY_MAX, &data, &size, error);

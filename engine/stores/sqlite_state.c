@@ -30,7 +30,7 @@ int tide__sqlite_get_snapshot(tide_store *store, const char *tenant, const char 
   if (code != TIDE_OK) goto end;
   memcpy(found.code, data, TIDE_CODE_SIZE);
   code = tide__column_bson(db, statement, 2, &found.state, error);
-  if (code == TIDE_OK) code = tide__row_sum(statement, 3, &sound, error);
+  if (code == TIDE_OK) code = tide__row_sum(statement, 5, &sound, error);
 end:
   tide__db_end(statement);
   tide__tenant_give(store, taken);
@@ -52,14 +52,16 @@ static int put_snapshot(tide__db *db, const char *type, const char *id,
     code = tide__fail(error, TIDE_INVALID_ARGUMENT, "version",
                       "a snapshot of version %lld, but the aggregate has %lld events",
                       (long long)snapshot->version, (long long)events);
-  tide__value values[5] = {
+  tide__value values[7] = {
       tide__integer(snapshot->version),
       tide__blob(snapshot->code, TIDE_CODE_SIZE),
       tide__blob(snapshot->state.data, snapshot->state.size),
+      tide__text(type),
+      tide__text(id),
   };
-  values[3] = tide__sum(values, 3);
-  values[4] = tide__integer(stream);
-  if (code == TIDE_OK) code = tide__db_run(db, TIDE__PUT_SNAPSHOT, values, 5, error);
+  values[5] = tide__sum(values, 5);
+  values[6] = tide__integer(stream);
+  if (code == TIDE_OK) code = tide__db_run(db, TIDE__PUT_SNAPSHOT, values, 7, error);
   if (code == TIDE_OK) return tide__db_commit(db, "the snapshot was", error);
   tide__db_rollback(db);
   return code;
@@ -202,9 +204,8 @@ typedef struct thread_row {
   tide_bytes cursors;
 } thread_row;
 
-static const uint8_t empty[] = {5, 0, 0, 0, 0}; /* {} */
-
 static int read_thread(tide__db *db, const char *thread, thread_row *to, tide_error *error) {
+  static const uint8_t empty[] = {5, 0, 0, 0, 0}; /* {} */
   const tide__value values[] = {tide__text(thread)};
   sqlite3_stmt *statement;
   const char *owner;
@@ -223,17 +224,25 @@ static int read_thread(tide__db *db, const char *thread, thread_row *to, tide_er
     to->cursors.size = sizeof empty;
     goto end;
   }
-  code = tide__column_text(db, statement, 3, TIDE_NAME_MAX, true, &owner, error);
+  code = tide__column_text(db, statement, 1, TIDE_NAME_MAX, true, &owner, error);
   if (code != TIDE_OK) goto end;
   if (owner != NULL) memcpy(to->owner, owner, strlen(owner) + 1); /* at most TIDE_NAME_MAX */
-  code = tide__column_integer(db, statement, 4, 0, INT64_MAX - 1, &to->token, error);
+  code = tide__column_integer(db, statement, 2, 0, INT64_MAX - 1, &to->token, error);
   if (code == TIDE_OK)
-    code = tide__column_integer(db, statement, 5, INT64_MIN, INT64_MAX, &to->until, error);
-  if (code == TIDE_OK) code = tide__column_bson(db, statement, 1, &to->cursors, error);
-  if (code == TIDE_OK) code = tide__row_check(db, statement, 2, "the thread's cursors", error);
+    code = tide__column_integer(db, statement, 3, INT64_MIN, INT64_MAX, &to->until, error);
+  if (code == TIDE_OK) code = tide__column_bson(db, statement, 4, &to->cursors, error);
+  if (code == TIDE_OK) code = tide__row_check(db, statement, 5, "a thread", error);
 end:
   tide__db_end(statement);
   return code;
+}
+
+static int write_thread(tide__db *db, const char *thread, const char *owner, int64_t token,
+                        int64_t until, const tide_bytes *cursors, tide_error *error) {
+  tide__value values[6] = {tide__text(thread), tide__text(owner), tide__integer(token),
+                           tide__integer(until), tide__blob(cursors->data, cursors->size)};
+  values[5] = tide__sum(values, 5);
+  return tide__db_run(db, TIDE__PUT_THREAD, values, 6, error);
 }
 
 int tide__sqlite_lease(tide_store *store, const char *tenant, const char *thread, const char *owner,
@@ -254,18 +263,15 @@ int tide__sqlite_lease(tide_store *store, const char *tenant, const char *thread
   int64_t now = tide__now();
   given.token = now_has.token;
   given.until = now_has.until;
-  if (now_has.owner[0] != '\0' && now_has.until > now && strcmp(now_has.owner, owner) != 0) {
+  if (now_has.owner[0] != '\0' && now_has.until > now && now_has.until <= now + TIDE_LEASE_MAX &&
+      strcmp(now_has.owner, owner) != 0) {
     tide__db_rollback(db);
     goto end;
   }
   given.held = true;
   given.token++;
   given.until = duration > INT64_MAX - now ? INT64_MAX : now + duration;
-  const tide__value first[] = {tide__text(thread), tide__blob(empty, sizeof empty)};
-  const tide__value values[] = {
-      tide__text(thread),         tide__text(owner), tide__integer(given.token),
-      tide__integer(given.until), first[1],          tide__sum(first, 2)};
-  code = tide__db_run(db, TIDE__PUT_LEASE, values, 6, error);
+  code = write_thread(db, thread, owner, given.token, given.until, &now_has.cursors, error);
   if (code != TIDE_OK) {
     tide__db_rollback(db);
     goto end;
@@ -298,15 +304,10 @@ int tide__sqlite_commit_cursors(tide_store *store, const char *tenant, const cha
   if (code == TIDE_OK &&
       (has.token != token || strcmp(has.owner, owner) != 0 || has.until <= tide__now()))
     code = tide__fail_lease(thread, token, has.token, error);
-  tide__value values[3] = {
-      tide__text(thread),
-      tide__blob(cursors == NULL ? NULL : cursors->data, cursors == NULL ? 0 : cursors->size),
-  };
-  values[2] = tide__sum(values, 2);
-  if (code == TIDE_OK && cursors != NULL)
-    code = tide__db_run(db, TIDE__PUT_CURSORS, values, 3, error);
+  if (code == TIDE_OK && (cursors != NULL || release))
+    code = write_thread(db, thread, release ? NULL : owner, token, release ? 0 : has.until,
+                        cursors == NULL ? &has.cursors : cursors, error);
   if (code == TIDE_OK) code = write_documents(db, documents, count, error);
-  if (code == TIDE_OK && release) code = tide__db_run(db, TIDE__END_LEASE, values, 1, error);
   if (code == TIDE_OK) {
     code = tide__db_commit(db, "the cursors and documents were", error);
   } else {

@@ -22,8 +22,8 @@
 
 #include "core/commit.h"
 
-#define TIDE_CODE_SIZE 16                   /* bytes of a hash of domain code */
-#define TIDE_LEASE_MAX INT64_C(86400000000) /* ms: a thousand days            */
+#define TIDE_CODE_SIZE 16                /* bytes of a hash of domain code */
+#define TIDE_LEASE_MAX INT64_C(86400000) /* ms: a day                      */
 
 typedef struct tide_store tide_store;
 typedef struct tide_scan tide_scan;
@@ -127,8 +127,9 @@ typedef struct tide_store_ops {
   int (*put_snapshot)(tide_store *store, const char *tenant, const char *type, const char *id,
                       const tide_snapshot *snapshot, tide_error *error);
 
-  /* Takes the thread's lease for `duration` ms if it is free, has expired or is
-  ** `owner`'s own: also then it is a new lease with the next token, and the old token
+  /* Takes the thread's lease for `duration` ms if it is free, has expired (also: ends
+  ** later than any lease can, by a clock that was wrong) or is `owner`'s own: also then it is a new
+  *lease with the next token, and the old token
   ** is refused. Durable before it returns. */
   int (*lease)(tide_store *store, const char *tenant, const char *thread, const char *owner,
                int64_t duration, tide_lease *lease, tide_error *error);

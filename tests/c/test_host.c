@@ -923,7 +923,7 @@ static void test_read_wants_its_arguments(void **state) {
   filter_fails(engine, TIDE_INVALID_ARGUMENT, "since", "{\"since\":\"yesterday\"}");
   filter_fails(engine, TIDE_INVALID_ARGUMENT, "name", "{\"name\":5}");
   filter_fails(engine, TIDE_INVALID_ARGUMENT, "aggregateType", "{\"aggregateType\":5}");
-  filter_fails(engine, TIDE_MISSING_ARGUMENT, "aggregateType", "{\"aggregateId\":\"p\"}");
+  filter_fails(engine, TIDE_INVALID_ARGUMENT, "aggregateType", "{\"aggregateType\":7}");
   FAILS(TIDE_MISSING_ARGUMENT, "reader", tide_read_next(NULL, TIDE_JSON, &event, error));
   SUCCEEDS(tide_read(engine, "nobody", NULL, &reader, &error));
   FAILS(TIDE_MISSING_ARGUMENT, "event", tide_read_next(reader, TIDE_JSON, NULL, error));
