@@ -320,6 +320,8 @@ static bool encode_table(encoder *e, const step *at, const step *up, int depth) 
       refuse(e, at, TIDE_INVALID_ARGUMENT, "the array has other keys than 1 to n");
     if (s.integers == s.count)
       refuse(e, at, TIDE_INVALID_ARGUMENT, "the list has gaps or keys below 1");
+    if (s.others > 0)
+      refuse(e, at, TIDE_INVALID_ARGUMENT, "a key is neither a name nor a whole number");
     refuse(e, at, TIDE_INVALID_ARGUMENT, "the table mixes names and numbers as keys");
   }
   if (array) {

@@ -348,12 +348,12 @@ end
 local function definitionOf(self, Type)
   if Type == nil then error(Err.missingArgument "aggregateType") end
   if type(Type) == "table" then return Aggregate.define(Type) end
-  local definition = type(Type) == "string" and self.definitions[Type]
-  if not definition then
-    error(Err.invalidArgument("aggregateType",
-      ("aggregateType %s is neither an aggregate's table nor the name of one"):format(Err.show(Type))))
+  if type(Type) == "string" and self.definitions[Type] then return self.definitions[Type] end
+  for _, definition in pairs(self.definitions) do
+    if definition.path == Type then return definition end
   end
-  return definition
+  error(Err.invalidArgument("aggregateType",
+    ("aggregateType %s is neither an aggregate's table nor the name or path of one"):format(Err.show(Type))))
 end
 
 local function readTime(time)

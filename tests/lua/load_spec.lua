@@ -85,8 +85,9 @@ for _, s in ipairs(stores.all()) do
           check(4, { time = math.maxinteger })
         end)
 
-        it("gives the same by the aggregate's name", function()
+        it("gives the same by the aggregate's name or path", function()
           assert.equal(31, ch:load("tenant1", "Tally", "a").sum)
+          assert.equal(31, ch:load("tenant1", Tally.path or "/Tally", "a").sum)
           assert.equal(3, ch:load("tenant1", "Tally", "a", { version = 1 }).sum)
         end)
 
