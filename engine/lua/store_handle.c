@@ -108,6 +108,36 @@ static void push_list(lua_State *L, tide_bytes *texts, size_t count) {
   tide__bytes_free(texts);
 }
 
+/* The first arguments of what is about one aggregate: store, tenant, type, id. */
+typedef struct aggregate_arguments {
+  tide_store *store;
+  const char *tenant, *type, *id;
+} aggregate_arguments;
+
+static aggregate_arguments check_aggregate(lua_State *L) {
+  aggregate_arguments a;
+  a.store = tide__store_argument(L, 1);
+  a.tenant = tide__tenant_argument(L, 2);
+  a.type = tide__name_argument(L, 3, "aggregateType");
+  a.id = tide__name_argument(L, 4, "aggregateId");
+  return a;
+}
+
+/* And of what is about a thread's lease: store, tenant, thread, owner. */
+typedef struct lease_arguments {
+  tide_store *store;
+  const char *tenant, *thread, *owner;
+} lease_arguments;
+
+static lease_arguments check_lease(lua_State *L) {
+  lease_arguments a;
+  a.store = tide__store_argument(L, 1);
+  a.tenant = tide__tenant_argument(L, 2);
+  a.thread = tide__name_argument(L, 3, "thread");
+  a.owner = tide__name_argument(L, 4, "owner");
+  return a;
+}
+
 /* ---- the log ------------------------------------------------------------------- */
 
 /* append(store, tenant, type, id, version, count, body, commandId or nil)
@@ -117,15 +147,14 @@ static int append(lua_State *L) {
   tide_error error = {0};
   tide_commit commit = {0};
   tide_outcome outcome = TIDE_CONFLICT;
-  tide_store *store = tide__store_argument(L, 1);
-  const char *tenant = tide__tenant_argument(L, 2);
-  commit.type = tide__name_argument(L, 3, "aggregateType");
-  commit.id = tide__name_argument(L, 4, "aggregateId");
+  aggregate_arguments a = check_aggregate(L);
+  commit.type = a.type;
+  commit.id = a.id;
   commit.version = tide__integer_argument(L, 5, "version", 0, INT64_MAX);
   commit.count = (int32_t)tide__integer_argument(L, 6, "count", 1, INT32_MAX);
   commit.body = (const uint8_t *)tide__text_argument(L, 7, "body", &commit.body_size);
   if (!lua_isnoneornil(L, 8)) commit.command_id = tide__name_argument(L, 8, "commandId");
-  check(L, tide__store_append(store, tenant, &commit, 1, &outcome, &error), &error);
+  check(L, tide__store_append(a.store, a.tenant, &commit, 1, &outcome, &error), &error);
   lua_pushstring(L, outcomes[outcome]);
   lua_pushinteger(L, commit.position);
   lua_pushinteger(L, commit.time);
@@ -147,12 +176,11 @@ static int head(lua_State *L) {
 static int find_command(lua_State *L) {
   tide_error error = {0};
   int64_t position, version;
-  tide_store *store = tide__store_argument(L, 1);
-  const char *tenant = tide__tenant_argument(L, 2);
-  const char *type = tide__name_argument(L, 3, "aggregateType");
-  const char *id = tide__name_argument(L, 4, "aggregateId");
+  aggregate_arguments a = check_aggregate(L);
   const char *command = tide__name_argument(L, 5, "commandId");
-  check(L, tide__store_find_command(store, tenant, type, id, command, &position, &version, &error),
+  check(L,
+        tide__store_find_command(a.store, a.tenant, a.type, a.id, command, &position, &version,
+                                 &error),
         &error);
   if (position < 0) return 0;
   lua_pushinteger(L, position);
@@ -220,13 +248,10 @@ static int get_snapshot(lua_State *L) {
   tide_error error = {0};
   tide_snapshot snapshot = {0};
   size_t size;
-  tide_store *store = tide__store_argument(L, 1);
-  const char *tenant = tide__tenant_argument(L, 2);
-  const char *type = tide__name_argument(L, 3, "aggregateType");
-  const char *id = tide__name_argument(L, 4, "aggregateId");
+  aggregate_arguments a = check_aggregate(L);
   const char *code = tide__text_argument(L, 5, "code", &size);
   tide_bytes *state = tide__bytes_push(L);
-  int result = tide__store_get_snapshot(store, tenant, type, id, &snapshot, &error);
+  int result = tide__store_get_snapshot(a.store, a.tenant, a.type, a.id, &snapshot, &error);
   *state = snapshot.state;
   check(L, result, &error);
   if (state->data == NULL || size != TIDE_CODE_SIZE || memcmp(code, snapshot.code, size) != 0)
@@ -241,17 +266,14 @@ static int put_snapshot(lua_State *L) {
   tide_error error = {0};
   tide_snapshot snapshot = {0};
   size_t size;
-  tide_store *store = tide__store_argument(L, 1);
-  const char *tenant = tide__tenant_argument(L, 2);
-  const char *type = tide__name_argument(L, 3, "aggregateType");
-  const char *id = tide__name_argument(L, 4, "aggregateId");
+  aggregate_arguments a = check_aggregate(L);
   snapshot.version = tide__integer_argument(L, 5, "version", 0, INT64_MAX);
   const char *code = tide__text_argument(L, 6, "code", &size);
   if (size != TIDE_CODE_SIZE) return luaL_error(L, "a code hash has %d bytes", TIDE_CODE_SIZE);
   memcpy(snapshot.code, code, TIDE_CODE_SIZE);
   /* the string is Lua's and is only read */
   snapshot.state.data = (uint8_t *)tide__text_argument(L, 7, "state", &snapshot.state.size);
-  check(L, tide__store_put_snapshot(store, tenant, type, id, &snapshot, &error), &error);
+  check(L, tide__store_put_snapshot(a.store, a.tenant, a.type, a.id, &snapshot, &error), &error);
   return 0;
 }
 
@@ -262,13 +284,10 @@ static int put_snapshot(lua_State *L) {
 static int lease(lua_State *L) {
   tide_error error = {0};
   tide_lease taken = {0};
-  tide_store *store = tide__store_argument(L, 1);
-  const char *tenant = tide__tenant_argument(L, 2);
-  const char *thread = tide__name_argument(L, 3, "thread");
-  const char *owner = tide__name_argument(L, 4, "owner");
+  lease_arguments a = check_lease(L);
   int64_t duration = tide__integer_argument(L, 5, "timeout", 1, TIDE_LEASE_MAX);
   tide_bytes *cursors = tide__bytes_push(L);
-  int code = tide__store_lease(store, tenant, thread, owner, duration, &taken, &error);
+  int code = tide__store_lease(a.store, a.tenant, a.thread, a.owner, duration, &taken, &error);
   *cursors = taken.cursors;
   check(L, code, &error);
   if (taken.held)
@@ -304,15 +323,12 @@ static int commit_cursors(lua_State *L) {
   tide_error error = {0};
   tide_bytes cursors = {0};
   size_t count;
-  tide_store *store = tide__store_argument(L, 1);
-  const char *tenant = tide__tenant_argument(L, 2);
-  const char *thread = tide__name_argument(L, 3, "thread");
-  const char *owner = tide__name_argument(L, 4, "owner");
+  lease_arguments a = check_lease(L);
   int64_t token = tide__integer_argument(L, 5, "token", 0, INT64_MAX);
   if (!lua_isnoneornil(L, 6))
     cursors.data = (uint8_t *)tide__text_argument(L, 6, "cursors", &cursors.size);
   tide_document *documents = documents_argument(L, 7, &count);
-  int code = tide__store_commit_cursors(store, tenant, thread, owner, token,
+  int code = tide__store_commit_cursors(a.store, a.tenant, a.thread, a.owner, token,
                                         cursors.data == NULL ? NULL : &cursors, documents, count,
                                         lua_toboolean(L, 8) != 0, &error);
   check(L, code, &error);

@@ -6,6 +6,7 @@ local Cache = require "tidelog.cache"
 local Context = require "tidelog.context"
 local Err = require "tidelog.err"
 local Trace = require "tidelog.trace"
+local checkOptions = require "tidelog.options"
 local checkReceiver = require "tidelog.receiver"
 local engine = require "tidelog.engine"
 
@@ -22,17 +23,8 @@ local PATIENT_AFTER = 12 -- attempts without a pause: who just lost is the next 
 ---@field cacheSize? integer  aggregates kept in memory, default 1000; 0: none
 ---@field attempts? integer   decisions of one command on conflicts, default 30
 
-local function checkOptions(options)
-  if options == nil then options = {} end
-  if type(options) ~= "table" then
-    error(Err.invalidArgument("options", "options is a " .. type(options) .. ", not a table"))
-  end
-  for key in pairs(options) do
-    if key ~= "cacheSize" and key ~= "attempts" then
-      error(Err.invalidArgument("options",
-        ("options has %s, which is none of cacheSize and attempts"):format(Err.show(key))))
-    end
-  end
+local function readOptions(options)
+  options = checkOptions(options, { "cacheSize", "attempts" })
   return {
     cacheSize = options.cacheSize == nil and CACHE_SIZE or engine.checkInteger(options.cacheSize, "cacheSize", 0),
     attempts = options.attempts == nil and ATTEMPTS or engine.checkInteger(options.attempts, "attempts", 1),
@@ -56,7 +48,7 @@ function CommandHandler.new(store, aggregates, tracer, options)
   if #aggregates == 0 and next(aggregates) ~= nil then
     error(Err.invalidArgument("aggregates", "aggregates is a table with names, not a list: { aggregate }"))
   end
-  options = checkOptions(options)
+  options = readOptions(options)
   local self = setmetatable({
     store = store, tracer = Trace.check(tracer), attempts = options.attempts,
     cache = Cache.new(options.cacheSize),
@@ -95,17 +87,8 @@ local function acceptRoles(actor, known, name, command)
 end
 
 local function acceptOptions(options)
-  if options == nil then return {} end
-  if type(options) ~= "table" then
-    error(Err.invalidArgument("options", "options is a " .. type(options) .. ", not a table"))
-  end
-  for key, value in pairs(options) do
-    if key ~= "commandId" and key ~= "correlationId" and key ~= "causationId" then
-      error(Err.invalidArgument("options",
-        ("options has %s, which is none of commandId, correlationId and causationId"):format(Err.show(key))))
-    end
-    engine.checkName(value, key)
-  end
+  options = checkOptions(options, { "commandId", "correlationId", "causationId" })
+  for key, value in pairs(options) do engine.checkName(value, key) end
   return options
 end
 

@@ -1,6 +1,7 @@
 -- A tenant's history as an iterator of events.
 
 local Err = require "tidelog.err"
+local checkOptions = require "tidelog.options"
 local engine = require "tidelog.engine"
 
 local History = {}
@@ -16,8 +17,7 @@ local History = {}
 ---@field backwards? boolean
 ---@field limit? integer               events at most
 
-local FIELDS = { from = 1, to = 1, since = 1, till = 1, aggregateType = 1, aggregateId = 1, name = 1, backwards = 1,
-                 limit = 1 }
+local FIELDS = { "from", "to", "since", "till", "aggregateType", "aggregateId", "name", "backwards", "limit" }
 
 local function fail(argument, message, ...)
   error(Err.invalidArgument(argument, message:format(...)))
@@ -43,14 +43,7 @@ local function readNames(value)
 end
 
 local function readFilter(filter)
-  if filter == nil then filter = {} end
-  if type(filter) ~= "table" then fail("filter", "filter is a %s, not a table", type(filter)) end
-  for key in pairs(filter) do
-    if not FIELDS[key] then
-      fail("filter", "filter has %s, which is none of from, to, since, till, aggregateType, aggregateId, name, "
-        .. "backwards and limit", Err.show(key))
-    end
-  end
+  filter = checkOptions(filter, FIELDS, "filter")
   local kind = filter.aggregateType
   if type(kind) == "table" then kind = kind.name end
   if filter.aggregateType ~= nil then engine.checkName(kind, "aggregateType") end

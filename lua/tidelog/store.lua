@@ -1,30 +1,19 @@
 -- The methods of a store, for users.
 
 local Documents = require "tidelog.documents"
-local Err = require "tidelog.err"
 local History = require "tidelog.history"
+local checkOptions = require "tidelog.options"
 local engine = require "tidelog.engine"
 
 ---@class tidelog.Store
 local Store = engine.storeMethods
-
-local OPTIONS = { busyTimeout = true, maxOpen = true }
 
 --- Opens a store: "sqlite:FOLDER" or "memory:".
 ---@param uri string
 ---@param options? { busyTimeout?: integer, maxOpen?: integer } ms to wait for another writer (10000); tenants kept open
 ---@return tidelog.Store
 local function open(uri, options)
-  if options == nil then options = {} end
-  if type(options) ~= "table" then
-    error(Err.invalidArgument("options", "options is a " .. type(options) .. ", not a table"))
-  end
-  for key in pairs(options) do
-    if not OPTIONS[key] then
-      error(Err.invalidArgument("options",
-        ("options has %s, which is none of busyTimeout and maxOpen"):format(Err.show(key))))
-    end
-  end
+  options = checkOptions(options, { "busyTimeout", "maxOpen" })
   return engine.open(uri, options.busyTimeout, options.maxOpen)
 end
 

@@ -4,6 +4,7 @@
 local Documents = require "tidelog.documents"
 local Err = require "tidelog.err"
 local Trace = require "tidelog.trace"
+local checkOptions = require "tidelog.options"
 local checkReceiver = require "tidelog.receiver"
 local engine = require "tidelog.engine"
 
@@ -27,16 +28,7 @@ function StreamReader.new(store, tracer)
 end
 
 local function readOptions(options)
-  if options == nil then options = {} end
-  if type(options) ~= "table" then
-    error(Err.invalidArgument("options", "options is a " .. type(options) .. ", not a table"))
-  end
-  for key in pairs(options) do
-    if key ~= "limit" and key ~= "timeout" then
-      error(Err.invalidArgument("options",
-        ("options has %s, which is none of limit and timeout"):format(Err.show(key))))
-    end
-  end
+  options = checkOptions(options, { "limit", "timeout" })
   return options.limit == nil and LIMIT or engine.checkInteger(options.limit, "limit", 1),
     options.timeout == nil and TIMEOUT or engine.checkInteger(options.timeout, "timeout", 1, 86400000)
 end

@@ -3,7 +3,7 @@
 -- Whatever is wrong with a record, a tracer raises nothing: it watches
 -- commands, and must not be what makes one fail.
 
-local Err = require "tidelog.err"
+local checkOptions = require "tidelog.options"
 local text_table = require "tidelog.text_table"
 
 ---@class tidelog.TraceRecord
@@ -177,10 +177,7 @@ local tracer = {}
 ---@param options? tidelog.ConsoleTracerOptions
 ---@return tidelog.ConsoleTracer
 function tracer.ConsoleTracer(options)
-  if options == nil then options = {} end
-  if type(options) ~= "table" then
-    error(Err.invalidArgument("options", "options is a " .. type(options) .. ", not a table"))
-  end
+  options = checkOptions(options, { "verbose", "out" })
   local self = { stats = {}, verbose = options.verbose and true or false, out = options.out }
   return setmetatable(self, ConsoleTracer)
 end
