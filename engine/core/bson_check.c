@@ -15,24 +15,24 @@ static const uint8_t *scalar_end(uint8_t type, const uint8_t *at, const uint8_t 
   size_t left = (size_t)(end - at), need;
   *why = "a value is cut off";
   switch (type) {
-  case 0x01: /* double */
-  case 0x12: /* int64 */
+  case TIDE_BSON_DOUBLE:
+  case TIDE_BSON_INT64:
     need = 8;
     break;
-  case 0x10: /* int32 */
+  case TIDE_BSON_INT32:
     need = 4;
     break;
-  case 0x0A: /* null */
+  case TIDE_BSON_NULL:
     need = 0;
     break;
-  case 0x08: /* boolean */
+  case TIDE_BSON_BOOL:
     if (left >= 1 && *at > 1) {
       *why = "a boolean is neither 0 nor 1";
       return NULL;
     }
     need = 1;
     break;
-  case 0x02: { /* string: size with its NUL, bytes, NUL */
+  case TIDE_BSON_TEXT: { /* string: size with its NUL, bytes, NUL */
     if (left < 5) return NULL;
     uint32_t size = read_size(at);
     if (size < 1 || size > left - 4 || at[4 + size - 1] != 0) return NULL;
@@ -43,7 +43,7 @@ static const uint8_t *scalar_end(uint8_t type, const uint8_t *at, const uint8_t 
     need = 4 + (size_t)size;
     break;
   }
-  case 0x05: { /* binary: size, subtype, bytes */
+  case TIDE_BSON_BINARY: { /* binary: size, subtype, bytes */
     if (left < 5) return NULL;
     uint32_t size = read_size(at);
     if (size > left - 5) return NULL;
@@ -82,7 +82,7 @@ const char *tide__bson_check(const uint8_t *data, size_t size, int depth) {
     if (key_end == NULL) return "a key is cut off";
     if (!tide__is_utf8((const char *)at, (size_t)(key_end - at))) return "a key is not valid UTF-8";
     at = key_end + 1;
-    if (type == 0x03 || type == 0x04) { /* document, array */
+    if (type == TIDE_BSON_DOCUMENT || type == TIDE_BSON_ARRAY) {
       size_t left = (size_t)(end - at);
       if (left < 5) return "a document is cut off";
       uint32_t inner = read_size(at);

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/bson_check.h"
+
 /* Makes the writer of this state: [-0, +0]. Once. */
 void tide__writer_open(lua_State *L);
 
@@ -41,15 +43,5 @@ size_t tide__write_begin(tide_writer *writer, uint8_t type, const char *key);
 void tide__write_end(tide_writer *writer, size_t begin);
 /* Pushes what was written as a string and empties the writer. [-0, +1] */
 void tide__writer_text(tide_writer *writer);
-
-#define TIDE_BSON_DOUBLE   0x01
-#define TIDE_BSON_TEXT     0x02
-#define TIDE_BSON_DOCUMENT 0x03
-#define TIDE_BSON_ARRAY    0x04
-#define TIDE_BSON_BINARY   0x05
-#define TIDE_BSON_BOOL     0x08
-#define TIDE_BSON_NULL     0x0A
-#define TIDE_BSON_INT32    0x10
-#define TIDE_BSON_INT64    0x12
 
 #endif

@@ -1,4 +1,4 @@
-/* test_json.c - engine/core/json: what is read and how, what is refused and where, what
+/* test_json.c - core/json: what is read and how, what is refused and where, what
 ** is written, and that one undoes the other. TIDELOG_TEST_SEED repeats a random run. */
 #include <float.h>
 #include <inttypes.h>

@@ -1,103 +1,22 @@
-/* json.c - JSON text as BSON and back, exactly (RFC 8259; bsonspec.org, version 1.1).
+/* json_read.c - JSON text as BSON (RFC 8259; bsonspec.org, version 1.1).
 **
-** libbson can do this, too, but its reader changes values silently (it wraps integers,
-** retypes {"$oid": ...}, takes NaN, -0, duplicate keys and a second document) and its
-** writer cuts deep documents off. A check in front of it would be a parser already. */
+** libbson can do this, too, but its reader changes values silently: it wraps integers,
+** retypes {"$oid": ...}, takes NaN, -0, duplicate keys and a second document. A check in
+** front of it would be a parser already. */
 #include "core/json.h"
 
-#include <float.h>
 #include <inttypes.h>
-#include <locale.h>
 #include <math.h>
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__APPLE__)
-#include <xlocale.h>
-#endif
 
 #include "core/bson_check.h"
 #include "core/commit.h"
 #include "core/error.h"
+#include "core/json_output.h"
 #include "core/names.h"
-
-enum bson_type {
-  DOUBLE = 0x01,
-  TEXT = 0x02,
-  DOCUMENT = 0x03,
-  ARRAY = 0x04,
-  BINARY = 0x05,
-  BOOLEAN = 0x08,
-  NOTHING = 0x0A,
-  INT32 = 0x10,
-  INT64 = 0x12
-};
-
-/* ---- the output, of either way ---------------------------------------------- */
-
-/* Functions that write into it return false once it failed, with `code` set and
-** `error` filled. */
-typedef struct output {
-  uint8_t *data;
-  size_t size, capacity, most;
-  tide_error *error;
-  int code;
-} output;
-
-/* `data` with room for `need` items of `each` bytes or more; NULL where there is no
-** memory, and `data` stays as it was. */
-static void *grow(void *data, size_t *capacity, size_t need, size_t each) {
-  size_t larger = *capacity < 64 ? 64 : *capacity;
-  if (need > SIZE_MAX / 2 / each) return NULL;
-  while (larger < need)
-    larger *= 2;
-  data = realloc(data, larger * each);
-  if (data != NULL) *capacity = larger;
-  return data;
-}
-
-static bool no_memory(output *out) {
-  out->code = tide__fail_memory(out->error);
-  return false;
-}
-
-static bool put(output *out, const void *data, size_t size) {
-  if (size > out->most - out->size) {
-    out->code = tide__fail(out->error, TIDE_LIMIT, "json",
-                           "the JSON takes more than %zu bytes as BSON", out->most);
-    return false;
-  }
-  if (size > out->capacity - out->size) {
-    uint8_t *larger = grow(out->data, &out->capacity, out->size + size, 1);
-    if (larger == NULL) return no_memory(out);
-    out->data = larger;
-  }
-  if (size > 0) memcpy(out->data + out->size, data, size);
-  out->size += size;
-  return true;
-}
-
-/* strtod and printf take the decimal point from the locale, which the process or the
-** thread may have set to anything. Every use of them here is between these two. */
-typedef struct c_locale {
-  locale_t ours, before;
-} c_locale;
-
-static bool c_locale_begin(c_locale *locale) {
-  locale->ours = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-  if (locale->ours == (locale_t)0) return false;
-  locale->before = uselocale(locale->ours);
-  return true;
-}
-
-static void c_locale_end(c_locale *locale) {
-  uselocale(locale->before);
-  freelocale(locale->ours);
-}
-
-/* ---- reading ------------------------------------------------------------------ */
 
 /* An entry of an object that is not closed yet. Sizes fit: TIDE_BODY_MAX does. */
 typedef struct entry {
@@ -116,7 +35,7 @@ typedef struct level {
 
 typedef struct reader {
   const char *text, *at, *end;
-  output out;
+  tide_output out;
   size_t type_at; /* where in the output the type of the next value goes, or NO_TYPE */
   entry *entries; /* of all open objects, the innermost's last */
   size_t entry_count, entry_capacity;
@@ -203,7 +122,7 @@ static void set_int(uint8_t *to, int bytes, uint64_t value) {
 static bool put_int(reader *r, int bytes, uint64_t value) {
   uint8_t raw[8];
   set_int(raw, bytes, value);
-  return put(&r->out, raw, (size_t)bytes);
+  return tide__output_put(&r->out, raw, (size_t)bytes);
 }
 
 static void set_type(reader *r, uint8_t type) {
@@ -230,14 +149,14 @@ static bool put_character(reader *r, uint32_t c) {
   uint8_t utf8[4];
   if (c < 0x80) {
     utf8[0] = (uint8_t)c;
-    return put(&r->out, utf8, 1);
+    return tide__output_put(&r->out, utf8, 1);
   }
   size_t size = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
   static const uint8_t lead[] = {0, 0, 0xC0, 0xE0, 0xF0};
   for (size_t i = size - 1; i > 0; i--, c >>= 6)
     utf8[i] = (uint8_t)(0x80 | (c & 0x3F));
   utf8[0] = (uint8_t)(lead[size] | c);
-  return put(&r->out, utf8, size);
+  return tide__output_put(&r->out, utf8, size);
 }
 
 static bool read_escape(reader *r, bool key) {
@@ -247,7 +166,7 @@ static bool read_escape(reader *r, bool key) {
     const char *letter = r->at < r->end ? memchr(letters, *r->at, sizeof letters - 1) : NULL;
     if (letter == NULL) return expected(r, "one of \" \\ / b f n r t u behind the backslash");
     r->at++;
-    return put(&r->out, meant + (letter - letters), 1);
+    return tide__output_put(&r->out, meant + (letter - letters), 1);
   }
   int32_t unit = code_unit(r, r->at);
   if (unit < 0) return refuse(r, backslash, "expected four hexadecimal digits behind \\u");
@@ -286,7 +205,7 @@ static bool read_string(reader *r, bool key) {
       r->at++;
     size_t size = (size_t)(r->at - run);
     if (!tide__is_utf8(run, size)) return refuse_utf8(r, run);
-    if (!put(&r->out, run, size)) return false;
+    if (!tide__output_put(&r->out, run, size)) return false;
     if (r->at == r->end) return refuse(r, quote, "the string that begins here has no end");
     if (*r->at == '"') break;
     if (*r->at != '\\')
@@ -300,8 +219,9 @@ static bool read_string(reader *r, bool key) {
 
 static bool read_text(reader *r) {
   size_t begin = r->out.size;
-  set_type(r, TEXT);
-  if (!put_int(r, 4, 0) || !read_string(r, false) || !put(&r->out, "", 1)) return false;
+  set_type(r, TIDE_BSON_TEXT);
+  if (!put_int(r, 4, 0) || !read_string(r, false) || !tide__output_put(&r->out, "", 1))
+    return false;
   set_int(r->out.data + begin, 4, r->out.size - begin - 4);
   return true;
 }
@@ -315,7 +235,8 @@ static bool read_digits(reader *r, const char *what) {
 
 static bool put_double(reader *r, const char *text, size_t size) {
   char few[64], shown[SHOWN + 4], *copy = few; /* strtod needs a NUL */
-  if (size >= sizeof few && (copy = malloc(size + 1)) == NULL) return no_memory(&r->out);
+  if (size >= sizeof few && (copy = malloc(size + 1)) == NULL)
+    return tide__output_no_memory(&r->out);
   memcpy(copy, text, size);
   copy[size] = '\0';
   double value = strtod(copy, NULL);
@@ -324,7 +245,7 @@ static bool put_double(reader *r, const char *text, size_t size) {
     return refuse(r, text, "the number %s is too large for a double", show(shown, text, size));
   uint64_t bits;
   memcpy(&bits, &value, sizeof bits);
-  set_type(r, DOUBLE);
+  set_type(r, TIDE_BSON_DOUBLE);
   return put_int(r, 8, bits);
 }
 
@@ -360,7 +281,7 @@ static bool read_number(reader *r) {
     magnitude = magnitude * 10 + digit;
   }
   bool small = magnitude <= (uint64_t)INT32_MAX + negative;
-  set_type(r, small ? INT32 : INT64);
+  set_type(r, small ? TIDE_BSON_INT32 : TIDE_BSON_INT64);
   return put_int(r, small ? 4 : 8, negative ? 0 - magnitude : magnitude);
 }
 
@@ -376,13 +297,13 @@ static bool read_scalar(reader *r) {
   if (c == '"') return read_text(r);
   if (c == '-' || is_digit(c)) return read_number(r);
   if (take(r, "null", 4)) {
-    set_type(r, NOTHING);
+    set_type(r, TIDE_BSON_NULL);
     return true;
   }
   bool yes = take(r, "true", 4);
   if (!yes && !take(r, "false", 5)) return expected(r, "a value");
-  set_type(r, BOOLEAN);
-  return put(&r->out, yes ? "\1" : "", 1);
+  set_type(r, TIDE_BSON_BOOL);
+  return tide__output_put(&r->out, yes ? "\1" : "", 1);
 }
 
 static bool open_level(reader *r) {
@@ -390,7 +311,7 @@ static bool open_level(reader *r) {
     return refuse(r, r->at, "nested more than %d levels deep", TIDE_DEPTH_MAX);
   level *l = &r->levels[r->open++];
   *l = (level){.array = *r->at == '[', .begin = r->out.size, .first = r->entry_count};
-  set_type(r, l->array ? ARRAY : DOCUMENT);
+  set_type(r, l->array ? TIDE_BSON_ARRAY : TIDE_BSON_DOCUMENT);
   r->at++;
   return put_int(r, 4, 0);
 }
@@ -399,21 +320,24 @@ static bool begin_element(reader *r, level *l) {
   char index[16];
   int size = snprintf(index, sizeof index, "%" PRIu32, l->count++);
   r->type_at = r->out.size;
-  return put(&r->out, "", 1) && put(&r->out, index, (size_t)size + 1);
+  return tide__output_put(&r->out, "", 1) && tide__output_put(&r->out, index, (size_t)size + 1);
 }
 
 static bool begin_entry(reader *r) {
   skip_space(r);
   if (next(r) != '"') return expected(r, "a key in double quotes");
   if (r->entry_count == r->entry_capacity) {
-    entry *larger = grow(r->entries, &r->entry_capacity, r->entry_count + 1, sizeof *larger);
-    if (larger == NULL) return no_memory(&r->out);
+    entry *larger =
+        tide__output_grow(r->entries, &r->entry_capacity, r->entry_count + 1, sizeof *larger);
+    if (larger == NULL) return tide__output_no_memory(&r->out);
     r->entries = larger;
   }
   r->entries[r->entry_count++] =
       (entry){.place = (size_t)(r->at - r->text), .at = (uint32_t)r->out.size};
   r->type_at = r->out.size;
-  if (!put(&r->out, "", 1) || !read_string(r, true) || !put(&r->out, "", 1)) return false;
+  if (!tide__output_put(&r->out, "", 1) || !read_string(r, true) ||
+      !tide__output_put(&r->out, "", 1))
+    return false;
   skip_space(r);
   if (next(r) != ':') return expected(r, "':' behind the key");
   r->at++;
@@ -447,8 +371,8 @@ static bool sort_object(reader *r, const level *l) {
   }
   size_t begin = l->begin + 4, size = r->out.size - begin, at = 0;
   if (size > r->sorted_capacity) {
-    uint8_t *larger = grow(r->sorted, &r->sorted_capacity, size, 1);
-    if (larger == NULL) return no_memory(&r->out);
+    uint8_t *larger = tide__output_grow(r->sorted, &r->sorted_capacity, size, 1);
+    if (larger == NULL) return tide__output_no_memory(&r->out);
     r->sorted = larger;
   }
   for (size_t i = 0; i < count; i++) {
@@ -463,7 +387,7 @@ static bool close_level(reader *r) {
   const level *l = &r->levels[--r->open];
   if (!l->array && !sort_object(r, l)) return false;
   r->entry_count = l->first;
-  if (!put(&r->out, "", 1)) return false;
+  if (!tide__output_put(&r->out, "", 1)) return false;
   set_int(r->out.data + l->begin, 4, r->out.size - l->begin);
   r->at++;
   return true;
@@ -512,7 +436,7 @@ static bool read_document(reader *r, bool object) {
   if (r->end - r->at >= 3 && memcmp(r->at, "\xEF\xBB\xBF", 3) == 0)
     return refuse(r, r->at, "expected no byte order mark");
   if (!object) { /* { "value": ... } */
-    if (!put(&r->out, wrapping, sizeof wrapping)) return false;
+    if (!tide__output_put(&r->out, wrapping, sizeof wrapping)) return false;
     r->type_at = 4;
     r->most--;
   }
@@ -522,7 +446,7 @@ static bool read_document(reader *r, bool object) {
   skip_space(r);
   if (r->at < r->end) return expected(r, "the end of the text");
   if (!object) {
-    if (!put(&r->out, "", 1)) return false;
+    if (!tide__output_put(&r->out, "", 1)) return false;
     set_int(r->out.data, 4, r->out.size);
   }
   return true;
@@ -530,16 +454,16 @@ static bool read_document(reader *r, bool object) {
 
 static int read_json(const char *text, size_t size, bool object, uint8_t **bson, size_t *bson_size,
                      tide_error *error) {
-  c_locale locale;
+  tide_c_locale locale;
   reader r = {
       .out = {.most = TIDE_BODY_MAX, .error = error}, .type_at = NO_TYPE, .most = TIDE_DEPTH_MAX};
   *bson = NULL;
   *bson_size = 0;
   r.text = r.at = size > 0 ? text : "";
   r.end = r.text + size;
-  if (!c_locale_begin(&locale)) return tide__fail_memory(error);
+  if (!tide__c_locale_begin(&locale)) return tide__fail_memory(error);
   bool good = read_document(&r, object);
-  c_locale_end(&locale);
+  tide__c_locale_end(&locale);
   free(r.entries);
   free(r.sorted);
   if (!good) {
@@ -559,185 +483,4 @@ int tide__json_read(const char *text, size_t size, uint8_t **bson, size_t *bson_
 int tide__json_read_value(const char *text, size_t size, uint8_t **bson, size_t *bson_size,
                           tide_error *error) {
   return read_json(text, size, false, bson, bson_size, error);
-}
-
-/* ---- writing ------------------------------------------------------------------ */
-
-/* The documents that are open; their bytes are checked, so that every size holds. */
-typedef struct writer {
-  output out;
-  int indent, open;
-  struct {
-    const uint8_t *end; /* at its NUL */
-    bool array, filled;
-  } levels[TIDE_BODY_DEPTH_MAX];
-} writer;
-
-static uint64_t get_int(const uint8_t *at, int bytes) {
-  uint64_t value = 0;
-  for (int i = 0; i < bytes; i++)
-    value |= (uint64_t)at[i] << (8 * i);
-  return value;
-}
-
-static bool put_line(writer *w) {
-  static const char spaces[] = "                                ";
-  if (w->indent == 0) return true;
-  if (!put(&w->out, "\n", 1)) return false;
-  for (size_t left = (size_t)w->indent * (size_t)w->open, n; left > 0; left -= n) {
-    n = left < sizeof spaces - 1 ? left : sizeof spaces - 1;
-    if (!put(&w->out, spaces, n)) return false;
-  }
-  return true;
-}
-
-static bool put_escape(writer *w, unsigned char c) {
-  static const char meant[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
-  const char *found = memchr(meant, c, sizeof meant - 1);
-  char text[8];
-  if (found != NULL)
-    snprintf(text, sizeof text, "\\%c", letters[found - meant]);
-  else
-    snprintf(text, sizeof text, "\\u%04x", c);
-  return put(&w->out, text, strlen(text));
-}
-
-static bool put_string(writer *w, const uint8_t *text, size_t size) {
-  size_t run = 0;
-  if (!put(&w->out, "\"", 1)) return false;
-  for (size_t i = 0; i < size; i++) {
-    if (text[i] >= 0x20 && text[i] != '"' && text[i] != '\\' && text[i] != 0x7F) continue;
-    if (!put(&w->out, text + run, i - run) || !put_escape(w, text[i])) return false;
-    run = i + 1;
-  }
-  return put(&w->out, text + run, size - run) && put(&w->out, "\"", 1);
-}
-
-/* What JSON has no form for, `text` without quotes. */
-static bool put_named(writer *w, const char *name, const char *text, size_t size) {
-  char head[32];
-  snprintf(head, sizeof head, "{\"%s\":%s\"", name, w->indent > 0 ? " " : "");
-  return put(&w->out, head, strlen(head)) && put(&w->out, text, size) && put(&w->out, "\"}", 2);
-}
-
-static bool write_double(writer *w, double value) {
-  char text[40]; /* %.17g has at most 24 characters */
-  if (!isfinite(value)) {
-    const char *name = isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity";
-    return put_named(w, "$double", name, strlen(name));
-  }
-  /* What has up to 15 digits, %.15g gives back as it was, except for a subnormal number. */
-  for (int digits = fabs(value) < DBL_MIN ? 1 : 15; digits <= 17; digits++) {
-    snprintf(text, sizeof text, "%.*g", digits, value);
-    if (digits == 17 || strtod(text, NULL) == value) break;
-  }
-  if (!put(&w->out, text, strlen(text))) return false;
-  return strpbrk(text, ".e") != NULL || put(&w->out, ".0", 2);
-}
-
-static bool write_binary(writer *w, const uint8_t *data, size_t size) {
-  static const char digits[] = "0123456789abcdef";
-  if (!put_named(w, "$binary", "", 0)) return false;
-  w->out.size -= 2; /* the hex goes in front of the quote and the brace */
-  for (size_t i = 0; i < size; i++) {
-    const char hex[2] = {digits[data[i] >> 4], digits[data[i] & 15]};
-    if (!put(&w->out, hex, sizeof hex)) return false;
-  }
-  return put(&w->out, "\"}", 2);
-}
-
-static bool open_document(writer *w, const uint8_t *at, bool array) {
-  w->levels[w->open].end = at + get_int(at, 4) - 1;
-  w->levels[w->open].array = array;
-  w->levels[w->open].filled = false;
-  w->open++;
-  return put(&w->out, array ? "[" : "{", 1);
-}
-
-static bool close_document(writer *w) {
-  w->open--;
-  if (w->levels[w->open].filled && !put_line(w)) return false;
-  return put(&w->out, w->levels[w->open].array ? "]" : "}", 1);
-}
-
-/* Writes the value and returns where the next byte is read, behind the value or the
-** size of a document that it has opened; NULL where it fails. */
-static const uint8_t *write_value(writer *w, uint8_t type, const uint8_t *at) {
-  char digits[24];
-  uint64_t bits;
-  size_t size;
-  double number;
-  bool good;
-  switch (type) {
-  case DOCUMENT:
-  case ARRAY:
-    return open_document(w, at, type == ARRAY) ? at + 4 : NULL;
-  case TEXT:
-    size = (size_t)get_int(at, 4);
-    return put_string(w, at + 4, size - 1) ? at + 4 + size : NULL;
-  case BINARY:
-    size = (size_t)get_int(at, 4);
-    return write_binary(w, at + 5, size) ? at + 5 + size : NULL;
-  case INT32:
-  case INT64:
-    bits = get_int(at, type == INT32 ? 4 : 8);
-    snprintf(digits, sizeof digits, "%" PRId64, type == INT32 ? (int32_t)bits : (int64_t)bits);
-    return put(&w->out, digits, strlen(digits)) ? at + (type == INT32 ? 4 : 8) : NULL;
-  case DOUBLE:
-    bits = get_int(at, 8);
-    memcpy(&number, &bits, sizeof number);
-    return write_double(w, number) ? at + 8 : NULL;
-  case BOOLEAN:
-    good = *at != 0 ? put(&w->out, "true", 4) : put(&w->out, "false", 5);
-    return good ? at + 1 : NULL;
-  default: /* null: tide__bson_check lets no other type through */
-    return put(&w->out, "null", 4) ? at : NULL;
-  }
-}
-
-static bool write_document(writer *w, const uint8_t *bson) {
-  const uint8_t *at = bson + 4;
-  if (!open_document(w, bson, false)) return false;
-  while (w->open > 0) {
-    if (at == w->levels[w->open - 1].end) {
-      at++;
-      if (!close_document(w)) return false;
-      continue;
-    }
-    if (w->levels[w->open - 1].filled && !put(&w->out, ",", 1)) return false;
-    w->levels[w->open - 1].filled = true;
-    if (!put_line(w)) return false;
-    uint8_t type = *at++;
-    size_t key_size = strlen((const char *)at);
-    if (!w->levels[w->open - 1].array) {
-      size_t colon = w->indent > 0 ? 2 : 1;
-      if (!put_string(w, at, key_size) || !put(&w->out, ": ", colon)) return false;
-    }
-    at = write_value(w, type, at + key_size + 1);
-    if (at == NULL) return false;
-  }
-  return put(&w->out, "", 1);
-}
-
-int tide__json_write(const uint8_t *bson, size_t size, int indent, char **text, size_t *text_size,
-                     tide_error *error) {
-  c_locale locale;
-  writer w = {.out = {.most = SIZE_MAX, .error = error},
-              .indent = indent < 0                      ? 0
-                        : indent > TIDE_JSON_INDENT_MAX ? TIDE_JSON_INDENT_MAX
-                                                        : indent};
-  *text = NULL;
-  *text_size = 0;
-  const char *why = tide__bson_check(bson, size, TIDE_BODY_DEPTH_MAX);
-  if (why != NULL) return tide__fail_store(error, 0, "a stored value is damaged: %s", why);
-  if (!c_locale_begin(&locale)) return tide__fail_memory(error);
-  bool good = write_document(&w, bson);
-  c_locale_end(&locale);
-  if (!good) {
-    free(w.out.data);
-    return w.out.code;
-  }
-  *text = (char *)w.out.data;
-  *text_size = w.out.size - 1;
-  return TIDE_OK;
 }
