@@ -57,17 +57,6 @@ static int missing(const char *argument, tide_error *error) {
   return tide__fail(error, TIDE_MISSING_ARGUMENT, argument, "%s is missing", argument);
 }
 
-/* A message is one line, whatever the domain's code raised. */
-static void one_line(char *text) {
-  for (; *text != '\0'; text++)
-    if ((unsigned char)*text < ' ' || *text == 0x7f) *text = ' ';
-}
-
-/* Lua's own message, also where Lua code caught it and raised it again. */
-static int is_no_memory(lua_State *L) {
-  return lua_type(L, -1) == LUA_TSTRING && strcmp(lua_tostring(L, -1), "not enough memory") == 0;
-}
-
 /* Runs `body` in protected mode with the call as its argument. */
 static int protect(tide_engine *engine, lua_CFunction body, call *c, tide_error *error) {
   lua_State *L = engine->L;
@@ -76,10 +65,7 @@ static int protect(tide_engine *engine, lua_CFunction body, call *c, tide_error 
   int top = lua_gettop(L);
   lua_pushcfunction(L, body);
   lua_pushlightuserdata(L, c);
-  if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
-    code = is_no_memory(L) ? tide__fail_memory(error) : tide__lua_caught(L, -1, error);
-    if (error != NULL) one_line(error->message);
-  }
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) code = tide__lua_caught(L, -1, error);
   lua_settop(L, top);
   pthread_mutex_unlock(&engine->mutex);
   return code;
@@ -398,8 +384,7 @@ static int run_poll(lua_State *L) {
   lua_call(L, 4, 2);
   c->flag = lua_toboolean(L, -2);
   /* the poll itself is done: its handlers' failure is told beside, not raised */
-  if (lua_type(L, -1) == LUA_TSTRING)
-    tide__fail(c->error, TIDE_DOMAIN, NULL, "%s", lua_tostring(L, -1));
+  if (lua_type(L, -1) == LUA_TSTRING) tide__lua_caught(L, -1, c->error);
   return 0;
 }
 
@@ -419,10 +404,7 @@ int tide_poll(tide_engine *engine, const char *tenant, const char *thread, int l
   if (code != TIDE_OK) return code;
   if (more != NULL) *more = c.flag;
   if (failure.code == TIDE_OK) return TIDE_OK;
-  if (error != NULL) {
-    *error = failure;
-    one_line(error->message);
-  }
+  if (error != NULL) *error = failure;
   return failure.code;
 }
 

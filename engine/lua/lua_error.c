@@ -69,20 +69,31 @@ static int fill_error(lua_State *L) {
   return 0;
 }
 
+static void one_line(char *text) {
+  for (; *text != '\0'; text++)
+    if ((unsigned char)*text < ' ' || *text == 0x7f) *text = ' ';
+}
+
 int tide__lua_caught(lua_State *L, int index, tide_error *error) {
   tide_error scratch;
   if (error == NULL) error = &scratch;
   memset(error, 0, sizeof *error);
   if (!lua_checkstack(L, 4)) return tide__fail_memory(error);
   index = lua_absindex(L, index);
-  if (lua_type(L, index) == LUA_TSTRING)
-    return tide__fail(error, TIDE_DOMAIN, NULL, "%s", lua_tostring(L, index));
-  lua_pushcfunction(L, fill_error);
-  lua_pushvalue(L, index);
-  lua_pushlightuserdata(L, error);
-  if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
-    lua_pop(L, 1);
-    return tide__fail(error, TIDE_DOMAIN, NULL, "an error that cannot be shown");
+  if (lua_type(L, index) == LUA_TSTRING) {
+    const char *text = lua_tostring(L, index);
+    /* Lua's own, also where Lua code caught it and raised it again */
+    if (strcmp(text, "not enough memory") == 0) return tide__fail_memory(error);
+    tide__fail(error, TIDE_DOMAIN, NULL, "%s", text);
+  } else {
+    lua_pushcfunction(L, fill_error);
+    lua_pushvalue(L, index);
+    lua_pushlightuserdata(L, error);
+    if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
+      lua_pop(L, 1);
+      tide__fail(error, TIDE_DOMAIN, NULL, "an error that cannot be shown");
+    }
   }
+  one_line(error->message);
   return error->code;
 }

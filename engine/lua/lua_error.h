@@ -14,8 +14,9 @@ void tide__lua_error_open(lua_State *L, int index);
 ** by the caller that only C can free. */
 int tide__lua_raise(lua_State *L, const tide_error *error);
 
-/* Fills *error from the Lua error value at `index` (a table of err.lua's, or anything
-** else, which becomes TIDE_DOMAIN) and returns its code. Raises nothing. */
+/* Fills *error from the Lua error value at `index` and returns its code: a table of
+** err.lua's, Lua's own want of memory, or anything else, which becomes TIDE_DOMAIN. The
+** message is one line, whatever was raised. Raises nothing. */
 int tide__lua_caught(lua_State *L, int index, tide_error *error);
 
 #endif

@@ -282,6 +282,8 @@ int tide__module_open(lua_State *L) {
   lua_setfield(L, -2, "null");
   lua_pushstring(L, TIDE_VERSION);
   lua_setfield(L, -2, "version");
+  lua_pushinteger(L, TIDE_LEASE_MAX);
+  lua_setfield(L, -2, "leaseMax"); /* ms */
   return 1;
 }
 

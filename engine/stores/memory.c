@@ -808,8 +808,7 @@ static int memory_lease(tide_store *store, const char *tenant_name, const char *
   const int64_t now = tide__now();
   if (th == NULL) {
     code = tide__fail_memory(error);
-  } else if (th->owner != NULL && th->until > now && th->until <= now + TIDE_LEASE_MAX &&
-             strcmp(th->owner, owner) != 0) {
+  } else if (tide__lease_of_another(th->owner, th->until, owner, now)) {
     taken.token = th->token;
     taken.until = th->until;
     *lease = taken;
@@ -823,7 +822,7 @@ static int memory_lease(tide_store *store, const char *tenant_name, const char *
     } else {
       free(th->owner);
       th->owner = copy;
-      th->until = duration > INT64_MAX - now ? INT64_MAX : now + duration;
+      th->until = now + duration;
       taken.token = ++th->token;
       taken.until = th->until;
       taken.held = true;

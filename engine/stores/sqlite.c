@@ -297,7 +297,6 @@ end:
   return code;
 }
 
-/* On a connection of its own: it may take minutes. */
 static int check_database(tide__db *db, tide_error *error) {
   sqlite3_stmt *statement = NULL;
   int code = TIDE_OK;
@@ -328,6 +327,7 @@ static int check_rows(tide__db *db, const char *sql, int columns, const char *wh
   return code;
 }
 
+/* On a connection of its own: it may take minutes. */
 static int sqlite_check(tide_store *base, const char *tenant, tide_error *error) {
   sqlite_store *store = (sqlite_store *)base;
   tide__db *db = NULL;

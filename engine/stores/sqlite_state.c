@@ -263,14 +263,13 @@ int tide__sqlite_lease(tide_store *store, const char *tenant, const char *thread
   int64_t now = tide__now();
   given.token = now_has.token;
   given.until = now_has.until;
-  if (now_has.owner[0] != '\0' && now_has.until > now && now_has.until <= now + TIDE_LEASE_MAX &&
-      strcmp(now_has.owner, owner) != 0) {
+  if (tide__lease_of_another(now_has.owner, now_has.until, owner, now)) {
     tide__db_rollback(db);
     goto end;
   }
   given.held = true;
   given.token++;
-  given.until = duration > INT64_MAX - now ? INT64_MAX : now + duration;
+  given.until = now + duration;
   code = write_thread(db, thread, owner, given.token, given.until, &now_has.cursors, error);
   if (code != TIDE_OK) {
     tide__db_rollback(db);

@@ -228,6 +228,11 @@ int tide__store_tenants(tide_store *store, tide_bytes *names, size_t *count, tid
   return store->ops->tenants(store, names, count, error);
 }
 
+bool tide__lease_of_another(const char *holder, int64_t until, const char *owner, int64_t now) {
+  return holder != NULL && holder[0] != '\0' && until > now && until <= now + TIDE_LEASE_MAX &&
+         strcmp(holder, owner) != 0;
+}
+
 int tide__fail_lease(const char *thread, int64_t token, int64_t current, tide_error *error) {
   if (token == current)
     return tide__fail(

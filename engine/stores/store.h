@@ -127,10 +127,9 @@ typedef struct tide_store_ops {
   int (*put_snapshot)(tide_store *store, const char *tenant, const char *type, const char *id,
                       const tide_snapshot *snapshot, tide_error *error);
 
-  /* Takes the thread's lease for `duration` ms if it is free, has expired (also: ends
-  ** later than any lease can, by a clock that was wrong) or is `owner`'s own: also then it is a new
-  *lease with the next token, and the old token
-  ** is refused. Durable before it returns. */
+  /* Takes the thread's lease for `duration` ms (at most TIDE_LEASE_MAX) unless
+  ** tide__lease_of_another. Where it is `owner`'s own already it is a new lease with the
+  ** next token, too, and the old token is refused. Durable before it returns. */
   int (*lease)(tide_store *store, const char *tenant, const char *thread, const char *owner,
                int64_t duration, tide_lease *lease, tide_error *error);
   /* In one transaction: if `token` is still the thread's current one, its owner is
@@ -218,6 +217,11 @@ int tide__store_tenants(tide_store *store, tide_bytes *names, size_t *count, tid
 ** first problem. */
 int tide__store_check(tide_store *store, const char *tenant, int64_t *commits, int64_t *events,
                       tide_error *error);
+
+/* For the stores: has somebody else than `owner` the lease that ends at `until`? One that
+** ends later than any lease can was made by a clock that was wrong, and has ended. `holder`
+** is NULL or "" where nobody has it. */
+bool tide__lease_of_another(const char *holder, int64_t until, const char *owner, int64_t now);
 
 /* For the stores: TIDE_CONCURRENCY for a lease that is not held; `current` is the token
 ** that the thread is at, 0 if it never had one. */

@@ -190,6 +190,20 @@ function Aggregate.checkPayload(command, payload)
   end
 end
 
+local MAX_INT32 = 0x7fffffff
+
+--- Raises where a name is none, the aggregate has no function for the event (and does not
+--- ignore it), or the version of its schema is none; nil stands for version 0.
+---@return integer version
+function Aggregate.checkEvent(definition, name, version)
+  engine.checkName(name, "name")
+  version = version == nil and 0 or engine.checkInteger(version, "version", 0, MAX_INT32)
+  if not definition.events[name] and not (definition.ignore and definition.ignore[name]) then
+    error(Err.notImplemented(name, ("%s has no function for its event %s"):format(definition.name, name)))
+  end
+  return version
+end
+
 --- An aggregate before its first event.
 ---@param definition tidelog.Definition
 function Aggregate.new(definition, id)

@@ -5,10 +5,12 @@ local Aggregate = require "tidelog.aggregate"
 local Cache = require "tidelog.cache"
 local Context = require "tidelog.context"
 local Err = require "tidelog.err"
+local Store = require "tidelog.store"
 local Trace = require "tidelog.trace"
-local checkOptions = require "tidelog.options"
+local Options = require "tidelog.options"
 local checkReceiver = require "tidelog.receiver"
 local engine = require "tidelog.engine"
+local readTime = require "tidelog.time"
 
 ---@class tidelog.CommandHandler
 local CommandHandler = {}
@@ -23,8 +25,11 @@ local PATIENT_AFTER = 12 -- attempts without a pause: who just lost is the next 
 ---@field cacheSize? integer  aggregates kept in memory, default 1000; 0: none
 ---@field attempts? integer   decisions of one command on conflicts, default 30
 
+local checkHandlerOptions = Options { "cacheSize", "attempts" }
+local checkCommandOptions = Options { "commandId", "correlationId", "causationId" }
+
 local function readOptions(options)
-  options = checkOptions(options, { "cacheSize", "attempts" })
+  options = checkHandlerOptions(options)
   return {
     cacheSize = options.cacheSize == nil and CACHE_SIZE or engine.checkInteger(options.cacheSize, "cacheSize", 0),
     attempts = options.attempts == nil and ATTEMPTS or engine.checkInteger(options.attempts, "attempts", 1),
@@ -38,9 +43,7 @@ end
 ---@param options? tidelog.CommandHandlerOptions
 ---@return tidelog.CommandHandler
 function CommandHandler.new(store, aggregates, tracer, options)
-  if not engine.isStore(store) then
-    error(Err.invalidArgument("store", "store is a " .. type(store) .. ", not what tidelog.open returned"))
-  end
+  Store.check(store)
   if aggregates == nil then error(Err.missingArgument "aggregates") end
   if type(aggregates) ~= "table" then
     error(Err.invalidArgument("aggregates", "aggregates is a " .. type(aggregates) .. ", not a list of tables"))
@@ -87,7 +90,7 @@ local function acceptRoles(actor, known, name, command)
 end
 
 local function acceptOptions(options)
-  options = checkOptions(options, { "commandId", "correlationId", "causationId" })
+  options = checkCommandOptions(options)
   for key, value in pairs(options) do engine.checkName(value, key) end
   return options
 end
@@ -328,26 +331,30 @@ end
 
 -- ---- load ---------------------------------------------------------------------------
 
+--- The definition of a handler's aggregate by its name, or by its path with or without the
+--- first slash; a second result where another aggregate has that path, too.
+---@param self tidelog.CommandHandler
+---@param name any
+function CommandHandler.lookUp(self, name)
+  if self.definitions[name] then return self.definitions[name] end
+  local found, other
+  for _, definition in pairs(self.definitions) do
+    if definition.path == name or definition.path == "/" .. tostring(name) then
+      found, other = definition, found
+    end
+  end
+  return found, other
+end
+
 local function definitionOf(self, Type)
   if Type == nil then error(Err.missingArgument "aggregateType") end
   if type(Type) == "table" then return Aggregate.define(Type) end
-  if type(Type) == "string" and self.definitions[Type] then return self.definitions[Type] end
-  for _, definition in pairs(self.definitions) do
-    if definition.path == Type then return definition end
-  end
-  error(Err.invalidArgument("aggregateType",
-    ("aggregateType %s is neither an aggregate's table nor the name or path of one"):format(Err.show(Type))))
-end
-
-local function readTime(time)
-  if math.type(time) == "integer" then return time end
-  local ms = type(time) == "string" and engine.parseTime(time) or nil
-  if not ms then
-    error(Err.invalidArgument("time",
-      ("time %s is neither an ISO 8601 time such as 2026-11-23T09:00:00Z nor whole milliseconds since 1970")
-        :format(Err.show(time))))
-  end
-  return ms
+  local definition, other
+  if type(Type) == "string" then definition, other = CommandHandler.lookUp(self, Type) end
+  if definition and not other then return definition end
+  error(Err.invalidArgument("aggregateType", (other
+    and "aggregateType %s is the path of several aggregates: give the name instead"
+    or "aggregateType %s is neither an aggregate's table nor the name or path of one"):format(Err.show(Type))))
 end
 
 local function readLimit(at)
@@ -359,7 +366,7 @@ local function readLimit(at)
   if key == nil or next(at, key) ~= nil or (key ~= "version" and key ~= "position" and key ~= "time") then
     error(Err.invalidArgument("at", "at does not have exactly one of version, position and time"))
   end
-  if key == "time" then return { time = readTime(value) } end
+  if key == "time" then return { time = readTime(value, key) } end
   return { [key] = engine.checkInteger(value, key, key == "version" and -1 or 0) }
 end
 

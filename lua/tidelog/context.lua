@@ -25,8 +25,6 @@ local Context = {}
 -- The key of what is the engine's own: no name that a user could meet.
 local OWN = {}
 
-local MAX_INT32 = 0x7fffffff
-
 -- `time` is made when it is asked for, and only then recorded.
 local metatable = {
   __index = function(self, key)
@@ -86,12 +84,8 @@ function Context:push(name, payload, version)
   if not own.open then
     error(Err.precondition("push was called outside of its command"))
   end
-  engine.checkName(name, "name")
-  version = version == nil and 0 or engine.checkInteger(version, "version", 0, MAX_INT32)
   local definition = own.definition
-  if not definition.events[name] and not (definition.ignore and definition.ignore[name]) then
-    error(Err.notImplemented(name, ("%s has no function for its event %s"):format(definition.name, name)))
-  end
+  version = Aggregate.checkEvent(definition, name, version)
   if payload == nil then payload = self.payload end
   local bytes = rawequal(payload, own.view) and own.payload or engine.encode(payload, "payload of " .. name)
   local ok, problem = pcall(Aggregate.apply, definition, own.state, name, version, bytes)

@@ -1,8 +1,9 @@
 -- A tenant's history as an iterator of events.
 
 local Err = require "tidelog.err"
-local checkOptions = require "tidelog.options"
+local Options = require "tidelog.options"
 local engine = require "tidelog.engine"
+local readTime = require "tidelog.time"
 
 local History = {}
 
@@ -17,17 +18,11 @@ local History = {}
 ---@field backwards? boolean
 ---@field limit? integer               events at most
 
-local FIELDS = { "from", "to", "since", "till", "aggregateType", "aggregateId", "name", "backwards", "limit" }
+local checkFilter = Options(
+  { "from", "to", "since", "till", "aggregateType", "aggregateId", "name", "backwards", "limit" }, "filter")
 
 local function fail(argument, message, ...)
   error(Err.invalidArgument(argument, message:format(...)))
-end
-
-local function readTime(field, value)
-  if value == nil then return nil end
-  local ms = math.type(value) == "integer" and value or type(value) == "string" and engine.parseTime(value) or nil
-  if not ms then fail(field, "%s %s is no ISO 8601 time such as 2026-11-23T09:00:00Z", field, Err.show(value)) end
-  return ms
 end
 
 local function readNames(value)
@@ -43,7 +38,7 @@ local function readNames(value)
 end
 
 local function readFilter(filter)
-  filter = checkOptions(filter, FIELDS, "filter")
+  filter = checkFilter(filter)
   local kind = filter.aggregateType
   if type(kind) == "table" then kind = kind.name end
   if filter.aggregateType ~= nil then engine.checkName(kind, "aggregateType") end
@@ -51,9 +46,12 @@ local function readFilter(filter)
   local function position(field, low)
     return filter[field] ~= nil and engine.checkInteger(filter[field], field, low) or nil
   end
+  local function time(field)
+    return filter[field] ~= nil and readTime(filter[field], field) or nil
+  end
   return {
     from = position("from", 0), to = position("to", 0), limit = position("limit", 0),
-    since = readTime("since", filter.since), till = readTime("till", filter.till),
+    since = time "since", till = time "till",
     kind = kind, id = filter.aggregateId, names = readNames(filter.name),
     backwards = filter.backwards and true or false,
   }

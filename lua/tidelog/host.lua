@@ -97,23 +97,16 @@ function Host.command(host, actor, name, payload)
   return Host.answer(context)
 end
 
---- The definition of the aggregate that is named by its name or its path, with or without
---- the first slash.
+--- The definition of the aggregate that is named by its name or its path.
 function Host.definition(handler, name)
-  local known = handler.definitions[name]
-  if known then return known end
-  local paths, found = {}, nil
-  for _, definition in pairs(handler.definitions) do
-    if definition.path == name or definition.path == "/" .. name then
-      if found then
-        error(Err.invalidArgument("aggregate", ("%s is the path of both %s and %s: give the name instead"):format(
-          Err.show(name), found.name, definition.name)), 0)
-      end
-      found = definition
-    end
-    paths[#paths + 1] = definition.path:gsub("^/", "")
+  local definition, other = CommandHandler.lookUp(handler, name)
+  if other then
+    error(Err.invalidArgument("aggregate", ("%s is the path of both %s and %s: give the name instead"):format(
+      Err.show(name), definition.name, other.name)), 0)
   end
-  if found then return found end
+  if definition then return definition end
+  local paths = {}
+  for _, known in pairs(handler.definitions) do paths[#paths + 1] = known.path:gsub("^/", "") end
   table.sort(paths)
   error(Err.invalidArgument("aggregate", ("%s is the name or path of no aggregate; there are: %s"):format(
     Err.show(name), #paths > 0 and table.concat(paths, ", ") or "none")), 0)

@@ -7,24 +7,26 @@ local function enumerate(names)
   return table.concat(names, ", ", 1, #names - 1) .. " and " .. names[#names]
 end
 
---- Raises unless it is nil or a table that has no other keys than these.
----@param options any
+--- Makes a check, once for all calls: it raises unless it is given nil or a table that has no
+--- other keys than these, and returns the table, an empty one for nil.
 ---@param names string[]
----@param argument? string what it is called, default "options"
----@return table options   empty where it was nil
-return function(options, names, argument)
-  if options == nil then return {} end
-  argument = argument or "options"
-  if type(options) ~= "table" then
-    error(Err.invalidArgument(argument, ("%s is a %s, not a table"):format(argument, type(options))))
-  end
+---@param argument? string what the table is called, default "options"
+---@return fun(options: any): table
+return function(names, argument)
   local known = {}
   for _, name in ipairs(names) do known[name] = true end
-  for key in pairs(options) do
-    if not known[key] then
-      error(Err.invalidArgument(argument, ("%s has %s, which is none of %s"):format(argument, Err.show(key),
-        enumerate(names))))
+  argument = argument or "options"
+  return function(options)
+    if options == nil then return {} end
+    if type(options) ~= "table" then
+      error(Err.invalidArgument(argument, ("%s is a %s, not a table"):format(argument, type(options))))
     end
+    for key in pairs(options) do
+      if not known[key] then
+        error(Err.invalidArgument(argument, ("%s has %s, which is none of %s"):format(argument, Err.show(key),
+          enumerate(names))))
+      end
+    end
+    return options
   end
-  return options
 end

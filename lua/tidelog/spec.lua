@@ -16,7 +16,6 @@ local checkReceiver = require "tidelog.receiver"
 local engine = require "tidelog.engine"
 
 local TENANT, ID = "spec", "1"
-local MAX_INT32 = 0x7fffffff
 
 ---@class tidelog.Spec
 local Spec = {}
@@ -43,11 +42,7 @@ end
 ---@return tidelog.Spec
 function Spec:given(name, payload, version)
   checkReceiver(self, Spec, "spec(Type):given(name, payload)")
-  engine.checkName(name, "name")
-  version = version == nil and 0 or engine.checkInteger(version, "version", 0, MAX_INT32)
-  if not self.definition.events[name] then
-    error(Err.notImplemented(name, ("%s has no function for its event %s"):format(self.definition.name, name)))
-  end
+  version = Aggregate.checkEvent(self.definition, name, version)
   local none, encoded = engine.encode({}, "payload"), engine.encode(payload or {}, "payload of " .. name)
   local body = engine.body("(given)", none, { name, version, encoded }, Actor.check(self.actor).bytes,
     self.definition.code, engine.id(), engine.id(), nil, false, nil, nil)

@@ -1,20 +1,29 @@
 -- The methods of a store, for users.
 
 local Documents = require "tidelog.documents"
+local Err = require "tidelog.err"
 local History = require "tidelog.history"
-local checkOptions = require "tidelog.options"
+local Options = require "tidelog.options"
 local engine = require "tidelog.engine"
 
 ---@class tidelog.Store
 local Store = engine.storeMethods
+
+local checkOptions = Options { "busyTimeout", "maxOpen" }
 
 --- Opens a store: "sqlite:FOLDER" or "memory:".
 ---@param uri string
 ---@param options? { busyTimeout?: integer, maxOpen?: integer } ms to wait for another writer (10000); tenants kept open
 ---@return tidelog.Store
 local function open(uri, options)
-  options = checkOptions(options, { "busyTimeout", "maxOpen" })
+  options = checkOptions(options)
   return engine.open(uri, options.busyTimeout, options.maxOpen)
+end
+
+--- Raises unless a value is a store, open or closed.
+local function check(store)
+  if engine.isStore(store) then return end
+  error(Err.invalidArgument("store", "store is a " .. type(store) .. ", not what tidelog.open returned"))
 end
 
 --- Closes the store; twice is harmless.
@@ -51,4 +60,4 @@ function Store:check(tenant)
   return { commits = commits, events = events }
 end
 
-return { open = open }
+return { open = open, check = check }

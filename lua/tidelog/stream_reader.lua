@@ -3,8 +3,9 @@
 
 local Documents = require "tidelog.documents"
 local Err = require "tidelog.err"
+local Store = require "tidelog.store"
 local Trace = require "tidelog.trace"
-local checkOptions = require "tidelog.options"
+local Options = require "tidelog.options"
 local checkReceiver = require "tidelog.receiver"
 local engine = require "tidelog.engine"
 
@@ -21,16 +22,16 @@ local TIMEOUT = 10000 -- ms that a lease lasts
 ---@param tracer? table
 ---@return tidelog.StreamReader
 function StreamReader.new(store, tracer)
-  if not engine.isStore(store) then
-    error(Err.invalidArgument("store", "store is a " .. type(store) .. ", not what tidelog.open returned"))
-  end
+  Store.check(store)
   return setmetatable({ store = store, tracer = Trace.check(tracer), owner = engine.id() }, StreamReader)
 end
 
+local checkOptions = Options { "limit", "timeout" }
+
 local function readOptions(options)
-  options = checkOptions(options, { "limit", "timeout" })
+  options = checkOptions(options)
   return options.limit == nil and LIMIT or engine.checkInteger(options.limit, "limit", 1),
-    options.timeout == nil and TIMEOUT or engine.checkInteger(options.timeout, "timeout", 1, 86400000)
+    options.timeout == nil and TIMEOUT or engine.checkInteger(options.timeout, "timeout", 1, engine.leaseMax)
 end
 
 -- ---- what handlers write -------------------------------------------------------------

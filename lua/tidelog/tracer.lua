@@ -3,7 +3,7 @@
 -- Whatever is wrong with a record, a tracer raises nothing: it watches
 -- commands, and must not be what makes one fail.
 
-local checkOptions = require "tidelog.options"
+local Options = require "tidelog.options"
 local text_table = require "tidelog.text_table"
 
 ---@class tidelog.TraceRecord
@@ -171,13 +171,15 @@ end
 
 local tracer = {}
 
+local checkOptions = Options { "verbose", "out" }
+
 --- A tracer that keeps `stats[method][aggregateName]["Command-Event"]` and prints them as a table.
 --- Commands and commits count once for each of their events, with its share of the time, or once
 --- under the name of their error; polls and cursors count under the name of their thread.
 ---@param options? tidelog.ConsoleTracerOptions
 ---@return tidelog.ConsoleTracer
 function tracer.ConsoleTracer(options)
-  options = checkOptions(options, { "verbose", "out" })
+  options = checkOptions(options)
   local self = { stats = {}, verbose = options.verbose and true or false, out = options.out }
   return setmetatable(self, ConsoleTracer)
 end

@@ -82,6 +82,15 @@ for _, s in ipairs(stores.all()) do
       end
     end)
 
+    it("is not loaded by a path that another one has, too", function()
+      local ch = tidelog.CommandHandler(s.store, {
+        { name = "A", path = "/same", commands = {}, events = {} },
+        { name = "B", path = "/same", commands = {}, events = {} },
+      })
+      expect.error("InvalidArgumentError", "aggregateType", ch.load, ch, "tenant1", "/same", "1")
+      assert.equal(-1, ch:load("tenant1", "A", "1").aggregateVersion)
+    end)
+
     it("needs no init, but takes only a function", function()
       local ch = tidelog.CommandHandler(s.store, with("init", nil))
       assert.is_nil(ch:load("tenant1", "Tally", "a").sum)

@@ -4,6 +4,7 @@ assert(_VERSION == "Lua 5.4", "these specs are for Lua 5.4")
 -- and an environment; judged by what it prints, on which stream, and its exit status.
 
 local engine = require "tidelog.engine"
+local stores = require "tests.lua.support.stores"
 
 local function shell(script)
   local pipe = assert(io.popen(script))
@@ -20,11 +21,7 @@ describe("tidelog", function()
   local source = shell("pwd"):gsub("\n$", "")
   local folder
 
-  local function write(path, text)
-    local file = assert(io.open(folder .. "/" .. path, "w"))
-    file:write(text)
-    file:close()
-  end
+  local function write(path, text) stores.write(folder .. "/" .. path, text) end
 
   local function exists(path)
     local file = io.open(folder .. "/" .. path)

@@ -8,11 +8,7 @@ local stores = require "tests.lua.support.stores"
 describe("a domain's folder", function()
   local folder
 
-  local function write(path, text)
-    local file = assert(io.open(folder .. "/" .. path, "w"))
-    file:write(text)
-    file:close()
-  end
+  local function write(path, text) stores.write(folder .. "/" .. path, text) end
 
   local function newFolder(name)
     folder = stores.folder() .. (name or "")

@@ -29,6 +29,13 @@ function stores.folder()
   return root .. "/" .. made
 end
 
+--- Writes a whole file.
+function stores.write(path, text)
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+end
+
 --- Removes a folder with all that is in it; with the last one goes the parent, too.
 function stores.remove(folder)
   for _, name in ipairs(engine.listFolder(folder) or {}) do os.remove(folder .. "/" .. name) end
