@@ -1,4 +1,4 @@
-/* clock.c - wall-clock time in milliseconds, and its ISO 8601 text.
+/* clock.c - time in milliseconds, and its ISO 8601 text.
 **
 ** Days are counted by Howard Hinnant's "chrono-Compatible Low-Level Date
 ** Algorithms" (proleptic Gregorian calendar, years that begin in March). */
@@ -12,6 +12,12 @@
 int64_t tide__now(void) {
   struct timespec now;
   if (clock_gettime(CLOCK_REALTIME, &now) != 0) return 0; /* cannot fail for this clock */
+  return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t tide__monotonic(void) {
+  struct timespec now;
+  if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0; /* cannot fail for this clock */
   return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 

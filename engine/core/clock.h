@@ -1,4 +1,5 @@
-/* clock.h - wall-clock time in milliseconds, and its ISO 8601 text. */
+/* clock.h - wall-clock time in milliseconds with its ISO 8601 text, and a clock to measure
+** with. */
 #ifndef TIDE_CORE_CLOCK_H
 #define TIDE_CORE_CLOCK_H
 
@@ -13,6 +14,9 @@
 
 /* Milliseconds since 1970-01-01T00:00:00Z by the system's clock. */
 int64_t tide__now(void);
+
+/* Milliseconds since some moment, by a clock that nobody sets: to measure waiting with. */
+int64_t tide__monotonic(void);
 
 /* Writes the time as UTC text; a time out of range is clamped. */
 void tide__time_format(int64_t time, char text[TIDE_TIME_TEXT]);

@@ -96,7 +96,7 @@ int tide__commit_seal(tide_commit *commit, tide_head *head, int64_t now, tide_er
   return TIDE_OK;
 }
 
-int tide__commit_verify(const tide_commit *commit, tide_head *head, tide_error *error) {
+static int check_place(const tide_commit *commit, const tide_head *head, tide_error *error) {
   if (commit->position != head->position)
     return tide__fail_store(error, 0, "position %lld follows where %lld is expected",
                             (long long)commit->position, (long long)head->position);
@@ -105,16 +105,38 @@ int tide__commit_verify(const tide_commit *commit, tide_head *head, tide_error *
                             "the commit at position %lld has an earlier time than the "
                             "one before it",
                             (long long)commit->position);
+  if (commit->count < 1 || commit->position > INT64_MAX - commit->count)
+    return tide__fail_store(error, 0, "the commit at position %lld cannot have %d events",
+                            (long long)commit->position, (int)commit->count);
+  return TIDE_OK;
+}
+
+static void move_behind(const tide_commit *commit, tide_head *head) {
+  head->position += commit->count;
+  head->time = commit->time;
+  memcpy(head->hash, commit->hash, TIDE_HASH_SIZE);
+}
+
+int tide__commit_verify(const tide_commit *commit, tide_head *head, tide_error *error) {
   uint8_t hash[TIDE_HASH_SIZE];
-  int code = hash_commit(commit, head->hash, hash, error);
+  int code = check_place(commit, head, error);
+  if (code == TIDE_OK) code = hash_commit(commit, head->hash, hash, error);
   if (code != TIDE_OK) return code;
   if (memcmp(hash, commit->hash, TIDE_HASH_SIZE) != 0)
     return tide__fail_store(error, 0,
                             "the commit at position %lld was altered: its hash does not "
                             "match",
                             (long long)commit->position);
-  head->position += commit->count;
-  head->time = commit->time;
-  memcpy(head->hash, hash, TIDE_HASH_SIZE);
+  move_behind(commit, head);
   return TIDE_OK;
+}
+
+bool tide__commit_is_tombstone(const tide_commit *commit) {
+  return strcmp(commit->type, TIDE_TOMBSTONE) == 0;
+}
+
+int tide__commit_verify_torn(const tide_commit *commit, tide_head *head, tide_error *error) {
+  int code = check_place(commit, head, error);
+  if (code == TIDE_OK) move_behind(commit, head);
+  return code;
 }

@@ -6,6 +6,7 @@
 #ifndef TIDE_CORE_COMMIT_H
 #define TIDE_CORE_COMMIT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -57,5 +58,15 @@ int tide__commit_seal(tide_commit *commit, tide_head *head, int64_t now, tide_er
 ** and moves the head behind it. TIDE_STORE with a message that says what differs
 ** and at which position. */
 int tide__commit_verify(const tide_commit *commit, tide_head *head, tide_error *error);
+
+/* Aggregate types that begin so are the engine's own: they are not appended by users. */
+#define TIDE_OWN_TYPES "tidelog."
+/* A commit of this type closes a hole in the order. */
+#define TIDE_TOMBSTONE TIDE_OWN_TYPES "tombstone"
+bool tide__commit_is_tombstone(const tide_commit *commit);
+
+/* As tide__commit_verify for the commit behind a tombstone, which was hashed over what was
+** lost: its position and time are checked, its hash is taken as it is. */
+int tide__commit_verify_torn(const tide_commit *commit, tide_head *head, tide_error *error);
 
 #endif

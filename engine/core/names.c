@@ -84,8 +84,9 @@ int tide__check_tenant(const char *tenant, size_t size, tide_error *error) {
                     show(tenant, size).text, TIDE_TENANT_MAX);
 }
 
-static int check_text(const char *argument, const char *text, size_t size, size_t most,
-                      tide_error *error) {
+int tide__check_text(const char *argument, const char *text, size_t size, size_t most,
+                     tide_error *error) {
+  if (text == NULL || size == 0) return missing(argument, error);
   if (size > most)
     return tide__fail(error, TIDE_INVALID_ARGUMENT, argument,
                       "%s '%s' has %zu bytes, more than %zu", argument, show(text, size).text, size,
@@ -100,8 +101,7 @@ static int check_text(const char *argument, const char *text, size_t size, size_
 }
 
 int tide__check_name(const char *argument, const char *name, size_t size, tide_error *error) {
-  if (name == NULL || size == 0) return missing(argument, error);
-  return check_text(argument, name, size, TIDE_NAME_MAX, error);
+  return tide__check_text(argument, name, size, TIDE_NAME_MAX, error);
 }
 
 int tide__check_path(const char *path, size_t size, tide_error *error) {
@@ -110,5 +110,5 @@ int tide__check_path(const char *path, size_t size, tide_error *error) {
     return tide__fail(error, TIDE_INVALID_ARGUMENT, "path",
                       "path '%s' does not begin with '/' and a name, as in /counters/counter1",
                       show(path, size).text);
-  return check_text("path", path, size, TIDE_PATH_MAX, error);
+  return tide__check_text("path", path, size, TIDE_PATH_MAX, error);
 }

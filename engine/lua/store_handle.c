@@ -353,7 +353,7 @@ static int get_document(lua_State *L) {
   const char *tenant = tide__tenant_argument(L, 2);
   const char *path = tide__text_argument(L, 3, "path", NULL);
   tide_bytes *body = tide__bytes_push(L);
-  check(L, tide__store_get_document(store, tenant, path, body, &error), &error);
+  check(L, tide__store_get_document(store, tenant, path, NULL, body, NULL, &error), &error);
   tide__bytes_text(L, body);
   return 1;
 }

@@ -15,88 +15,12 @@
 
 #include "core/clock.h"
 #include "core/error.h"
-
-/* ---- A hash table of links that live in what they find -------------------- */
-
-/* A key is up to three strings ("" where there are fewer), owned by the holder. */
-typedef struct hash_link {
-  struct hash_link *next;
-  uint64_t hash;
-  const char *key[3];
-} hash_link;
-
-typedef struct hash_map {
-  hash_link **buckets;
-  size_t size; /* of buckets: 0 or a power of two */
-  size_t count;
-} hash_map;
-
-/* FNV-1a; each string's NUL is part of it, so that ("ab", "c") is not ("a", "bc"). */
-static uint64_t hash_key(const char *const key[3]) {
-  uint64_t hash = UINT64_C(14695981039346656037);
-  for (int i = 0; i < 3; i++) {
-    const char *c = key[i];
-    do {
-      hash = (hash ^ (unsigned char)*c) * UINT64_C(1099511628211);
-    } while (*c++ != '\0');
-  }
-  return hash ^ (hash >> 32);
-}
-
-static hash_link *map_find(const hash_map *map, const char *a, const char *b, const char *c) {
-  if (map->count == 0) return NULL;
-  const char *const key[3] = {a, b, c};
-  const uint64_t hash = hash_key(key);
-  for (hash_link *l = map->buckets[hash & (map->size - 1)]; l != NULL; l = l->next) {
-    if (l->hash == hash && strcmp(l->key[0], a) == 0 && strcmp(l->key[1], b) == 0 &&
-        strcmp(l->key[2], c) == 0) {
-      return l;
-    }
-  }
-  return NULL;
-}
-
-/* Adds a link with a key that is not there yet. 0: no memory, nothing changed. A
-** table that cannot grow goes on with longer chains. */
-static int map_add(hash_map *map, hash_link *added) {
-  if (map->count >= map->size) {
-    const size_t size = map->size == 0 ? 16 : map->size * 2;
-    hash_link **buckets = calloc(size, sizeof(hash_link *));
-    if (buckets == NULL && map->size == 0) return 0;
-    if (buckets != NULL) {
-      for (size_t i = 0; i < map->size; i++) {
-        for (hash_link *l = map->buckets[i], *next; l != NULL; l = next) {
-          next = l->next;
-          l->next = buckets[l->hash & (size - 1)];
-          buckets[l->hash & (size - 1)] = l;
-        }
-      }
-      free(map->buckets);
-      map->buckets = buckets;
-      map->size = size;
-    }
-  }
-  added->hash = hash_key(added->key);
-  hash_link **bucket = &map->buckets[added->hash & (map->size - 1)];
-  added->next = *bucket;
-  *bucket = added;
-  map->count++;
-  return 1;
-}
-
-static void map_remove(hash_map *map, hash_link *removed) {
-  hash_link **l = &map->buckets[removed->hash & (map->size - 1)];
-  while (*l != removed) {
-    l = &(*l)->next;
-  }
-  *l = removed->next;
-  map->count--;
-}
+#include "core/hash_map.h"
 
 /* ---- What a tenant holds -------------------------------------------------- */
 
 typedef struct aggregate {
-  hash_link link; /* by type, id; first member */
+  tide__link link; /* by type, id; first member */
   size_t *commits;
   size_t count, capacity;
   int64_t next; /* version of the next event; 0: it has none yet */
@@ -106,14 +30,14 @@ typedef struct aggregate {
 } aggregate;
 
 typedef struct entry {
-  hash_link link; /* by type, id, command id where it has one; first member */
+  tide__link link; /* by type, id, command id where it has one; first member */
   aggregate *aggregate;
   tide_commit commit; /* points into bytes */
   char bytes[];
 } entry;
 
 typedef struct thread {
-  hash_link link; /* by name; first member */
+  tide__link link; /* by name; first member */
   int64_t token;
   int64_t until;
   char *owner;        /* NULL: nobody's */
@@ -131,7 +55,7 @@ typedef struct tenant {
   tide_head head;
   entry **commits;
   size_t count, capacity;
-  hash_map aggregates, commands, threads;
+  tide__map aggregates, commands, threads;
   document **documents; /* sorted by path */
   size_t documents_count, documents_capacity;
 } tenant;
@@ -189,24 +113,14 @@ static int copy_bytes(tide_bytes *to, const uint8_t *data, size_t size) {
   return 1;
 }
 
-static void map_free(hash_map *map, void (*free_link)(hash_link *)) {
-  for (size_t i = 0; i < map->size; i++) {
-    for (hash_link *l = map->buckets[i], *next; l != NULL; l = next) {
-      next = l->next;
-      free_link(l);
-    }
-  }
-  free(map->buckets);
-}
-
-static void free_aggregate(hash_link *link) {
+static void free_aggregate(tide__link *link) {
   aggregate *a = (aggregate *)link;
   free(a->commits);
   tide__bytes_free(&a->snapshot);
   free(a);
 }
 
-static void free_thread(hash_link *link) {
+static void free_thread(tide__link *link) {
   thread *t = (thread *)link;
   free(t->owner);
   tide__bytes_free(&t->cursors);
@@ -219,9 +133,9 @@ static void free_tenant(tenant *t) {
     free(t->commits[i]);
   }
   free(t->commits);
-  free(t->commands.buckets);
-  map_free(&t->aggregates, free_aggregate);
-  map_free(&t->threads, free_thread);
+  tide__map_free(&t->commands, NULL);
+  tide__map_free(&t->aggregates, free_aggregate);
+  tide__map_free(&t->threads, free_thread);
   for (size_t i = 0; i < t->documents_count; i++) {
     free(t->documents[i]);
   }
@@ -294,7 +208,7 @@ static void end_write(memory *m, tenant *t, bool written) {
 }
 
 static aggregate *find_aggregate(const tenant *t, const char *type, const char *id) {
-  return (aggregate *)map_find(&t->aggregates, type, id, "");
+  return (aggregate *)tide__map_find(&t->aggregates, type, id, "");
 }
 
 /* Finds it or makes an empty one, which is the same as none. NULL: no memory. */
@@ -308,7 +222,7 @@ static aggregate *make_aggregate(tenant *t, const char *type, const char *id) {
   a->link.key[0] = memcpy(text, type, type_size);
   a->link.key[1] = memcpy(text + type_size, id, id_size);
   a->link.key[2] = "";
-  if (!map_add(&t->aggregates, &a->link)) {
+  if (!tide__map_add(&t->aggregates, &a->link)) {
     free(a);
     return NULL;
   }
@@ -336,8 +250,16 @@ static void copy_commit(tide_commit *to, char *bytes, const tide_commit *from) {
   to->body = (const uint8_t *)bytes;
 }
 
+/* Makes the commit the one that follows the head: an imported one is that already. */
+static int place(tide_commit *commit, tide_head *head, bool imported, int64_t now,
+                 tide_error *error) {
+  if (!imported) return tide__commit_seal(commit, head, now, error);
+  return tide__commit_verify_torn(commit, head, error); /* its hash was checked before */
+}
+
 /* Appends one commit to a tenant that the caller has locked. */
-static int append_one(tenant *t, const tide_commit *commit, int64_t now, tide_error *error) {
+static int append_one(tenant *t, const tide_commit *commit, bool imported, int64_t now,
+                      tide_error *error) {
   aggregate *a = make_aggregate(t, commit->type, commit->id);
   if (a == NULL) return tide__fail_memory(error);
   int ok;
@@ -352,14 +274,14 @@ static int append_one(tenant *t, const tide_commit *commit, int64_t now, tide_er
     e->link.key[0] = e->commit.type;
     e->link.key[1] = e->commit.id;
     e->link.key[2] = e->commit.command_id;
-    if (!map_add(&t->commands, &e->link)) {
+    if (!tide__map_add(&t->commands, &e->link)) {
       free(e);
       return tide__fail_memory(error);
     }
   }
-  const int code = tide__commit_seal(&e->commit, &t->head, now, error);
+  const int code = place(&e->commit, &t->head, imported, now, error);
   if (code != TIDE_OK) {
-    if (commit->command_id != NULL) map_remove(&t->commands, &e->link);
+    if (commit->command_id != NULL) tide__map_remove(&t->commands, &e->link);
     free(e);
     return code;
   }
@@ -375,7 +297,7 @@ static void undo_appends(tenant *t, size_t count, const tide_head *head) {
     entry *e = t->commits[--t->count];
     e->aggregate->count--;
     e->aggregate->next -= e->commit.count;
-    if (e->commit.command_id != NULL) map_remove(&t->commands, &e->link);
+    if (e->commit.command_id != NULL) tide__map_remove(&t->commands, &e->link);
     free(e);
   }
   t->head = *head;
@@ -401,13 +323,14 @@ static int memory_append(tide_store *store, const char *tenant_name, tide_commit
   for (size_t i = 0; i < count && code == TIDE_OK; i++) {
     const tide_commit *c = &commits[i];
     const aggregate *a = find_aggregate(t, c->type, c->id);
-    if (c->command_id != NULL && map_find(&t->commands, c->type, c->id, c->command_id) != NULL) {
+    if (c->command_id != NULL &&
+        tide__map_find(&t->commands, c->type, c->id, c->command_id) != NULL) {
       outcomes[i] = TIDE_DUPLICATE;
     } else if (c->version != (a != NULL ? a->next : 0)) {
       outcomes[i] = TIDE_CONFLICT;
     } else {
       outcomes[i] = TIDE_APPENDED;
-      code = append_one(t, c, now, error);
+      code = append_one(t, c, false, now, error);
     }
   }
   if (code != TIDE_OK) {
@@ -422,11 +345,44 @@ static int memory_append(tide_store *store, const char *tenant_name, tide_commit
         c->time = appended->time;
         memcpy(c->hash, appended->hash, TIDE_HASH_SIZE);
       } else if (outcomes[i] == TIDE_DUPLICATE) {
-        const entry *first = (entry *)map_find(&t->commands, c->type, c->id, c->command_id);
+        const entry *first = (entry *)tide__map_find(&t->commands, c->type, c->id, c->command_id);
         c->position = first->commit.position;
       }
     }
   }
+  end_write(m, t, t->count > before);
+  unlock(m);
+  return code;
+}
+
+static int import_one(tenant *t, const tide_commit *c, tide_error *error) {
+  const aggregate *a = find_aggregate(t, c->type, c->id);
+  const int64_t next = a != NULL ? a->next : 0;
+  if (c->version != next || (c->command_id != NULL &&
+                             tide__map_find(&t->commands, c->type, c->id, c->command_id) != NULL)) {
+    return tide__fail_import(c, next, error);
+  }
+  return append_one(t, c, true, 0, error);
+}
+
+static int memory_import(tide_store *store, const char *tenant_name, const tide_commit *commits,
+                         size_t count, tide_error *error) {
+  memory *m = (memory *)store;
+  int code = lock(m, error);
+  if (code != TIDE_OK) return code;
+  tenant *t = begin_write(m, tenant_name);
+  if (t == NULL) {
+    unlock(m);
+    return tide__fail_memory(error);
+  }
+  const size_t before = t->count;
+  const tide_head head = t->head;
+  const bool torn = before > 0 && tide__commit_is_tombstone(&t->commits[before - 1]->commit);
+  code = tide__import_follows(&commits[0], &head, torn, error);
+  for (size_t i = 0; i < count && code == TIDE_OK; i++) {
+    code = import_one(t, &commits[i], error);
+  }
+  if (code != TIDE_OK) undo_appends(t, before, &head);
   end_write(m, t, t->count > before);
   unlock(m);
   return code;
@@ -567,7 +523,7 @@ static int memory_find_command(tide_store *store, const char *tenant_name, const
   const int code = lock(m, error);
   if (code != TIDE_OK) return code;
   const tenant *t = find_tenant(m, tenant_name);
-  const entry *e = t != NULL ? (entry *)map_find(&t->commands, type, id, command_id) : NULL;
+  const entry *e = t != NULL ? (entry *)tide__map_find(&t->commands, type, id, command_id) : NULL;
   *position = e != NULL ? e->commit.position : -1;
   *version = e != NULL ? e->commit.version : -1;
   unlock(m);
@@ -724,7 +680,9 @@ static int memory_put_documents(tide_store *store, const char *tenant_name,
 }
 
 static int memory_get_document(tide_store *store, const char *tenant_name, const char *path,
-                               tide_bytes *body, tide_error *error) {
+                               const char *writer, tide_bytes *body, int64_t *reflects,
+                               tide_error *error) {
+  (void)writer; /* documents are committed with the cursors */
   memory *m = (memory *)store;
   int code = lock(m, error);
   if (code != TIDE_OK) return code;
@@ -735,7 +693,10 @@ static int memory_get_document(tide_store *store, const char *tenant_name, const
       !copy_bytes(&found, t->documents[i]->body, t->documents[i]->size)) {
     code = tide__fail_memory(error);
   }
-  if (code == TIDE_OK) *body = found;
+  if (code == TIDE_OK) {
+    *body = found;
+    *reflects = 0;
+  }
   unlock(m);
   return code;
 }
@@ -783,14 +744,14 @@ static int memory_list_documents(tide_store *store, const char *tenant_name, con
 
 /* Finds the thread or makes one that is nobody's. NULL: no memory. */
 static thread *make_thread(tenant *t, const char *name) {
-  thread *th = (thread *)map_find(&t->threads, name, "", "");
+  thread *th = (thread *)tide__map_find(&t->threads, name, "", "");
   if (th != NULL) return th;
   const size_t size = strlen(name) + 1;
   th = calloc(1, sizeof *th + size);
   if (th == NULL) return NULL;
   th->link.key[0] = memcpy(th + 1, name, size);
   th->link.key[1] = th->link.key[2] = "";
-  if (!map_add(&t->threads, &th->link)) {
+  if (!tide__map_add(&t->threads, &th->link)) {
     free(th);
     return NULL;
   }
@@ -842,7 +803,7 @@ static int memory_commit_cursors(tide_store *store, const char *tenant_name,
   int code = lock(m, error);
   if (code != TIDE_OK) return code;
   tenant *t = find_tenant(m, tenant_name);
-  thread *th = t != NULL ? (thread *)map_find(&t->threads, thread_name, "", "") : NULL;
+  thread *th = t != NULL ? (thread *)tide__map_find(&t->threads, thread_name, "", "") : NULL;
   tide_bytes copied = {0};
   document **copies = NULL;
   if (th == NULL || th->owner == NULL || th->token != token || strcmp(th->owner, owner) != 0 ||
@@ -864,6 +825,116 @@ static int memory_commit_cursors(tide_store *store, const char *tenant_name,
       th->until = 0;
     }
   }
+  unlock(m);
+  return code;
+}
+
+static int compare_texts(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Copies the texts, each ended by a NUL, one after the other. */
+static int join_texts(const char *const *texts, size_t count, tide_bytes *joined,
+                      tide_error *error) {
+  tide_bytes list = {0};
+  size_t size = 0;
+  for (size_t i = 0; i < count; i++) {
+    size += strlen(texts[i]) + 1;
+  }
+  if (size > 0) {
+    list.data = malloc(size);
+    if (list.data == NULL) return tide__fail_memory(error);
+  }
+  for (size_t i = 0; i < count && list.data != NULL; i++) {
+    const size_t text_size = strlen(texts[i]) + 1;
+    memcpy(list.data + list.size, texts[i], text_size);
+    list.size += text_size;
+  }
+  *joined = list;
+  return TIDE_OK;
+}
+
+/* The names of the threads behind `after`, sorted. NULL: no memory (or there are none). */
+static const char **sorted_threads(const tenant *t, const char *after, size_t *count) {
+  *count = 0;
+  const char **names = calloc(t->threads.count, sizeof *names);
+  if (names == NULL) return NULL;
+  for (size_t i = 0; i < t->threads.size; i++) {
+    for (const tide__link *l = t->threads.buckets[i]; l != NULL; l = l->next) {
+      const thread *th = (const thread *)l;
+      const bool any = th->token > 0 || th->cursors.data != NULL; /* else it is as none */
+      if (any && strcmp(l->key[0], after) > 0) names[(*count)++] = l->key[0];
+    }
+  }
+  qsort(names, *count, sizeof *names, compare_texts);
+  return names;
+}
+
+static int memory_list_threads(tide_store *store, const char *tenant_name, const char *after,
+                               size_t limit, tide_bytes *names, size_t *count, tide_error *error) {
+  memory *m = (memory *)store;
+  int code = lock(m, error);
+  if (code != TIDE_OK) return code;
+  const tenant *t = find_tenant(m, tenant_name);
+  const char **sorted = NULL;
+  size_t found = 0;
+  if (t != NULL && t->threads.count > 0) {
+    sorted = sorted_threads(t, after, &found);
+    if (sorted == NULL) code = tide__fail_memory(error);
+  }
+  if (found > limit) found = limit;
+  if (code == TIDE_OK) code = join_texts(sorted, found, names, error);
+  if (code == TIDE_OK) *count = found;
+  free(sorted);
+  unlock(m);
+  return code;
+}
+
+static int memory_get_thread(tide_store *store, const char *tenant_name, const char *name,
+                             tide_thread *found, tide_error *error) {
+  memory *m = (memory *)store;
+  int code = lock(m, error);
+  if (code != TIDE_OK) return code;
+  const tenant *t = find_tenant(m, tenant_name);
+  const thread *th = t != NULL ? (thread *)tide__map_find(&t->threads, name, "", "") : NULL;
+  const bool any = th != NULL && th->cursors.data != NULL;
+  memset(found, 0, sizeof *found);
+  if (!copy_bytes(&found->cursors, any ? th->cursors.data : empty_bson,
+                  any ? th->cursors.size : sizeof empty_bson)) {
+    code = tide__fail_memory(error);
+  } else if (th != NULL) {
+    found->token = th->token;
+    if (tide__lease_of_another(th->owner, th->until, "", tide__now())) {
+      found->until = th->until;
+      memcpy(found->owner, th->owner, strlen(th->owner) + 1); /* at most TIDE_NAME_MAX */
+    }
+  }
+  unlock(m);
+  return code;
+}
+
+static int memory_put_thread(tide_store *store, const char *tenant_name, const char *name,
+                             int64_t token, const tide_bytes *cursors, tide_error *error) {
+  memory *m = (memory *)store;
+  int code = lock(m, error);
+  if (code != TIDE_OK) return code;
+  tenant *t = begin_write(m, tenant_name);
+  thread *th = t != NULL ? make_thread(t, name) : NULL;
+  tide_bytes copied = {0};
+  if (th == NULL || !copy_bytes(&copied, cursors->data, cursors->size)) {
+    code = tide__fail_memory(error);
+  } else if (tide__lease_of_another(th->owner, th->until, "", tide__now())) {
+    code = tide__fail_held(name, th->owner, th->until, error);
+    tide__bytes_free(&copied);
+  } else {
+    tide__bytes_free(&th->cursors);
+    th->cursors = copied;
+    if (th->token < token) th->token = token;
+    free(th->owner);
+    th->owner = NULL;
+    th->until = 0;
+  }
+  if (t != NULL) end_write(m, t, code == TIDE_OK);
   unlock(m);
   return code;
 }
@@ -896,6 +967,20 @@ static int memory_tenants(tide_store *store, tide_bytes *names, size_t *count, t
   return code;
 }
 
+static int memory_describe(tide_store *store, const char *tenant_name, tide_bytes *bson,
+                           tide_error *error) {
+  (void)tenant_name;
+  static const char *const pairs[][2] = {
+      {"store", "memory"},           {"place", "this process"}, {"server", "Tidelog " TIDE_VERSION},
+      {"documents", "with cursors"}, {"news", "polling"},
+  };
+  memory *m = (memory *)store;
+  const int code = lock(m, error);
+  if (code != TIDE_OK) return code;
+  unlock(m);
+  return tide__describe(pairs, sizeof pairs / sizeof pairs[0], bson, error);
+}
+
 static int memory_check(tide_store *store, const char *tenant_name, tide_error *error) {
   (void)tenant_name; /* there is no database that could be broken */
   memory *m = (memory *)store;
@@ -924,16 +1009,22 @@ static const tide_store_ops memory_ops = {
     .scan_next = memory_scan_next,
     .scan_close = memory_scan_close,
     .head = memory_head,
+    .wait = tide__wait_by_polling,
+    .import = memory_import,
     .find_command = memory_find_command,
     .get_snapshot = memory_get_snapshot,
     .put_snapshot = memory_put_snapshot,
     .lease = memory_lease,
     .commit_cursors = memory_commit_cursors,
+    .list_threads = memory_list_threads,
+    .get_thread = memory_get_thread,
+    .put_thread = memory_put_thread,
     .put_documents = memory_put_documents,
     .get_document = memory_get_document,
     .list_documents = memory_list_documents,
     .tenants = memory_tenants,
     .check = memory_check,
+    .describe = memory_describe,
 };
 
 int tide__memory_open(const tide_store_options *options, tide_store **store, tide_error *error) {

@@ -349,6 +349,24 @@ static int sqlite_check(tide_store *base, const char *tenant, tide_error *error)
   return code;
 }
 
+static int sqlite_describe(tide_store *base, const char *tenant, tide_bytes *bson,
+                           tide_error *error) {
+  const sqlite_store *store = (const sqlite_store *)base;
+  char server[64];
+  char *path = NULL;
+  int code = tide__sqlite_own(base, error);
+  if (code != TIDE_OK) return code;
+  if (tenant != NULL && (path = path_of(store, tenant)) == NULL) return tide__fail_memory(error);
+  (void)snprintf(server, sizeof server, "SQLite %s", sqlite3_libversion());
+  const char *const pairs[][2] = {
+      {"store", "sqlite"},           {"place", store->folder}, {"server", server},
+      {"documents", "with cursors"}, {"news", "polling"},      {"file", path},
+  };
+  code = tide__describe(pairs, tenant != NULL ? 6 : 5, bson, error);
+  free(path);
+  return code;
+}
+
 /* ---- Forks ------------------------------------------------------------------ */
 
 /* In a child, SQLite still believes that it holds the locks of the connections that the
@@ -439,16 +457,22 @@ static const tide_store_ops sqlite_ops = {
     .scan_next = tide__sqlite_scan_next,
     .scan_close = tide__sqlite_scan_close,
     .head = tide__sqlite_head,
+    .wait = tide__wait_by_polling,
+    .import = tide__sqlite_import,
     .find_command = tide__sqlite_find_command,
     .get_snapshot = tide__sqlite_get_snapshot,
     .put_snapshot = tide__sqlite_put_snapshot,
     .lease = tide__sqlite_lease,
     .commit_cursors = tide__sqlite_commit_cursors,
+    .list_threads = tide__sqlite_list_threads,
+    .get_thread = tide__sqlite_get_thread,
+    .put_thread = tide__sqlite_put_thread,
     .put_documents = tide__sqlite_put_documents,
     .get_document = tide__sqlite_get_document,
     .list_documents = tide__sqlite_list_documents,
     .tenants = sqlite_tenants,
     .check = sqlite_check,
+    .describe = sqlite_describe,
 };
 
 /* Makes a new folder's name survive a power cut, as its files' names will. */

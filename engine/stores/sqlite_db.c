@@ -95,6 +95,7 @@ static const char *const texts[TIDE__SQL_COUNT] = {
         "VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(name) DO UPDATE SET "
         "owner = excluded.owner, token = excluded.token, until = excluded.until, "
         "cursors = excluded.cursors, sum = excluded.sum",
+    [TIDE__LIST_THREADS] = "SELECT name FROM threads WHERE name > ?1 ORDER BY name LIMIT ?2",
     [TIDE__GET_DOCUMENT] = "SELECT path, body, sum FROM documents WHERE path = ?1",
     [TIDE__PUT_DOCUMENT] =
         "INSERT INTO documents(path, body, sum) VALUES(?1, ?2, ?3) "
@@ -202,17 +203,11 @@ int tide__db_damaged(tide__db *db, tide_error *error, const char *format, ...) {
 
 /* ---- Waiting for other connections ------------------------------------------ */
 
-static int64_t monotonic(void) {
-  struct timespec now;
-  if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0; /* cannot fail for this clock */
-  return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* SQLite's busy handler: 1 to try again. Sleeps 50 us at first, up to 5 ms later, each
 ** time shortened by chance so that writers do not keep meeting. */
 static int wait_turn(void *data, int count) {
   tide__db *db = data;
-  int64_t now = monotonic();
+  int64_t now = tide__monotonic();
   if (count == 0) db->busy_since = now;
   db->busy_for = now - db->busy_since;
   if (db->busy_for >= db->busy_timeout) return 0;

@@ -19,14 +19,16 @@
 
 /* ---- Appending -------------------------------------------------------------- */
 
-/* The head by the tenant's last commit. */
-static int read_head(tide__db *db, tide_head *head, tide_error *error) {
+/* The head by the tenant's last commit. *torn (NULL: not asked for): that is a tombstone. */
+static int read_head(tide__db *db, tide_head *head, bool *torn, tide_error *error) {
   sqlite3_stmt *statement;
   const void *hash;
   size_t size;
+  const char *type;
   int64_t count;
   bool row = false;
   memset(head, 0, sizeof *head);
+  if (torn != NULL) *torn = false;
   int code = tide__db_start(db, TIDE__HEAD, NULL, 0, &statement, error);
   if (code == TIDE_OK) code = tide__db_step(db, statement, &row, error);
   if (code != TIDE_OK || !row) goto end;
@@ -37,6 +39,10 @@ static int read_head(tide__db *db, tide_head *head, tide_error *error) {
   if (code == TIDE_OK)
     code = tide__column_blob(db, statement, 4, TIDE_HASH_SIZE, TIDE_HASH_SIZE, &hash, &size, error);
   if (code == TIDE_OK) code = tide__row_check(db, statement, SUMMED, "the last commit", error);
+  if (code == TIDE_OK && torn != NULL) {
+    code = tide__column_text(db, statement, 7, TIDE_NAME_MAX, false, &type, error);
+    if (code == TIDE_OK) *torn = strcmp(type, TIDE_TOMBSTONE) == 0;
+  }
   if (code != TIDE_OK) goto end;
   head->position += count;
   memcpy(head->hash, hash, TIDE_HASH_SIZE);
@@ -127,6 +133,15 @@ static int turn_to_aggregate(group *g, const tide_commit *commit, tide_error *er
   return TIDE_OK;
 }
 
+/* Gives an aggregate that has no commit yet its key. */
+static int add_stream(group *g, const tide_commit *commit, tide_error *error) {
+  const tide__value values[] = {tide__text(commit->type), tide__text(commit->id)};
+  if (g->stream >= 0) return TIDE_OK;
+  int code = tide__db_run(g->db, TIDE__ADD_STREAM, values, 2, error);
+  if (code == TIDE_OK) g->stream = sqlite3_last_insert_rowid(g->db->sqlite);
+  return code;
+}
+
 /* *added is false where the unique key (aggregate, version) refused it. */
 static int insert_commit(group *g, const tide_commit *commit, bool *added, tide_error *error) {
   sqlite3_stmt *statement;
@@ -170,12 +185,8 @@ static int append_one(group *g, tide_commit *commit, tide_outcome *outcome, tide
   }
   *outcome = TIDE_CONFLICT;
   if (commit->version != g->next) return TIDE_OK;
-  if (g->stream < 0) {
-    const tide__value values[] = {tide__text(commit->type), tide__text(commit->id)};
-    code = tide__db_run(g->db, TIDE__ADD_STREAM, values, 2, error);
-    if (code != TIDE_OK) return code;
-    g->stream = sqlite3_last_insert_rowid(g->db->sqlite);
-  }
+  code = add_stream(g, commit, error);
+  if (code != TIDE_OK) return code;
   tide_head before = g->head;
   code = tide__commit_seal(commit, &g->head, g->now, error);
   if (code == TIDE_OK) code = insert_commit(g, commit, &added, error);
@@ -208,11 +219,54 @@ int tide__sqlite_append(tide_store *store, const char *tenant, tide_commit *comm
   }
   code = tide__db_begin(g.db, error);
   if (code != TIDE_OK) goto end;
-  code = read_head(g.db, &g.head, error);
+  code = read_head(g.db, &g.head, NULL, error);
   g.now = tide__now();
   for (size_t i = 0; i < count && code == TIDE_OK; i++)
     code = append_one(&g, &commits[i], &outcomes[i], error);
   if (code == TIDE_OK && g.appended > 0) {
+    code = tide__db_commit(g.db, "the commits were", error);
+  } else {
+    tide__db_rollback(g.db);
+  }
+end:
+  tide__tenant_give(store, taken);
+  return code;
+}
+
+/* ---- Importing -------------------------------------------------------------- */
+
+static int import_one(group *g, const tide_commit *commit, tide_error *error) {
+  bool added = false;
+  int code = turn_to_aggregate(g, commit, error);
+  if (code != TIDE_OK) return code;
+  if (commit->version != g->next) return tide__fail_import(commit, g->next, error);
+  code = add_stream(g, commit, error);
+  if (code == TIDE_OK) code = insert_commit(g, commit, &added, error);
+  if (code != TIDE_OK) return code;
+  if (!added) return tide__fail_import(commit, g->next, error); /* a command id comes twice */
+  g->next += commit->count;
+  return TIDE_OK;
+}
+
+int tide__sqlite_import(tide_store *store, const char *tenant, const tide_commit *commits,
+                        size_t count, tide_error *error) {
+  tide__tenant *taken;
+  group g = {0};
+  bool torn = false;
+  int code = tide__tenant_take(store, tenant, false, &taken, &g.db, error);
+  /* A tenant that is not there yet is made only for what can be its beginning. */
+  if (code == TIDE_OK && taken == NULL)
+    code = tide__import_follows(&commits[0], &g.head, false, error);
+  if (code == TIDE_OK && taken == NULL)
+    code = tide__tenant_take(store, tenant, true, &taken, &g.db, error);
+  if (code != TIDE_OK) goto end;
+  code = tide__db_begin(g.db, error);
+  if (code != TIDE_OK) goto end;
+  code = read_head(g.db, &g.head, &torn, error);
+  if (code == TIDE_OK) code = tide__import_follows(&commits[0], &g.head, torn, error);
+  for (size_t i = 0; i < count && code == TIDE_OK; i++)
+    code = import_one(&g, &commits[i], error);
+  if (code == TIDE_OK) {
     code = tide__db_commit(g.db, "the commits were", error);
   } else {
     tide__db_rollback(g.db);
@@ -229,7 +283,7 @@ int tide__sqlite_head(tide_store *store, const char *tenant, tide_head *head, ti
   tide__db *db;
   tide_head found = {0};
   int code = tide__tenant_take(store, tenant, false, &taken, &db, error);
-  if (code == TIDE_OK && taken != NULL) code = read_head(db, &found, error);
+  if (code == TIDE_OK && taken != NULL) code = read_head(db, &found, NULL, error);
   tide__tenant_give(store, taken);
   if (code == TIDE_OK) *head = found;
   return code;

@@ -124,7 +124,9 @@ end:
 }
 
 int tide__sqlite_get_document(tide_store *store, const char *tenant, const char *path,
-                              tide_bytes *body, tide_error *error) {
+                              const char *writer, tide_bytes *body, int64_t *reflects,
+                              tide_error *error) {
+  (void)writer; /* documents are committed with the cursors */
   const tide__value values[] = {tide__text(path)};
   sqlite3_stmt *statement = NULL;
   tide__tenant *taken;
@@ -140,7 +142,10 @@ int tide__sqlite_get_document(tide_store *store, const char *tenant, const char 
   if (code != TIDE_OK) tide__bytes_free(&found);
   tide__db_end(statement);
   tide__tenant_give(store, taken);
-  if (code == TIDE_OK) *body = found;
+  if (code == TIDE_OK) {
+    *body = found;
+    *reflects = 0;
+  }
   return code;
 }
 
@@ -204,8 +209,16 @@ typedef struct thread_row {
   tide_bytes cursors;
 } thread_row;
 
-static int read_thread(tide__db *db, const char *thread, thread_row *to, tide_error *error) {
+static int no_cursors(tide_bytes *cursors, tide_error *error) {
   static const uint8_t empty[] = {5, 0, 0, 0, 0}; /* {} */
+  cursors->data = malloc(sizeof empty);
+  if (cursors->data == NULL) return tide__fail_memory(error);
+  memcpy(cursors->data, empty, sizeof empty);
+  cursors->size = sizeof empty;
+  return TIDE_OK;
+}
+
+static int read_thread(tide__db *db, const char *thread, thread_row *to, tide_error *error) {
   const tide__value values[] = {tide__text(thread)};
   sqlite3_stmt *statement;
   const char *owner;
@@ -215,13 +228,7 @@ static int read_thread(tide__db *db, const char *thread, thread_row *to, tide_er
   if (code == TIDE_OK) code = tide__db_step(db, statement, &row, error);
   if (code != TIDE_OK) goto end;
   if (!row) {
-    to->cursors.data = malloc(sizeof empty);
-    if (to->cursors.data == NULL) {
-      code = tide__fail_memory(error);
-      goto end;
-    }
-    memcpy(to->cursors.data, empty, sizeof empty);
-    to->cursors.size = sizeof empty;
+    code = no_cursors(&to->cursors, error);
     goto end;
   }
   code = tide__column_text(db, statement, 1, TIDE_NAME_MAX, true, &owner, error);
@@ -309,6 +316,87 @@ int tide__sqlite_commit_cursors(tide_store *store, const char *tenant, const cha
   if (code == TIDE_OK) code = write_documents(db, documents, count, error);
   if (code == TIDE_OK) {
     code = tide__db_commit(db, "the cursors and documents were", error);
+  } else {
+    tide__db_rollback(db);
+  }
+end:
+  tide__tenant_give(store, taken);
+  tide__bytes_free(&has.cursors);
+  return code;
+}
+
+/* ---- Threads, for people and for copying -------------------------------------- */
+
+int tide__sqlite_list_threads(tide_store *store, const char *tenant, const char *after,
+                              size_t limit, tide_bytes *names, size_t *count, tide_error *error) {
+  sqlite3_stmt *statement = NULL;
+  tide__tenant *taken;
+  tide__db *db;
+  size_t room = 0, found = 0;
+  tide_bytes list = {0};
+  const char *name;
+  bool row;
+  const tide__value values[] = {tide__text(after),
+                                tide__integer(limit > INT64_MAX ? INT64_MAX : (int64_t)limit)};
+  int code = tide__tenant_take(store, tenant, false, &taken, &db, error);
+  if (code != TIDE_OK || taken == NULL) goto end;
+  code = tide__db_start(db, TIDE__LIST_THREADS, values, 2, &statement, error);
+  while (code == TIDE_OK && found < limit) {
+    code = tide__db_step(db, statement, &row, error);
+    if (code != TIDE_OK || !row) break;
+    code = tide__column_text(db, statement, 0, TIDE_NAME_MAX, false, &name, error);
+    if (code == TIDE_OK) code = add_text(&list, &room, name, error);
+    found++;
+  }
+end:
+  tide__db_end(statement);
+  tide__tenant_give(store, taken);
+  if (code == TIDE_OK) {
+    *names = list;
+    *count = found;
+  } else {
+    tide__bytes_free(&list);
+  }
+  return code;
+}
+
+int tide__sqlite_get_thread(tide_store *store, const char *tenant, const char *name,
+                            tide_thread *thread, tide_error *error) {
+  tide__tenant *taken;
+  tide__db *db;
+  thread_row has = {0};
+  int code = tide__tenant_take(store, tenant, false, &taken, &db, error);
+  if (code == TIDE_OK)
+    code = taken != NULL ? read_thread(db, name, &has, error) : no_cursors(&has.cursors, error);
+  tide__tenant_give(store, taken);
+  if (code != TIDE_OK) {
+    tide__bytes_free(&has.cursors);
+    return code;
+  }
+  *thread = (tide_thread){.token = has.token, .cursors = has.cursors};
+  if (tide__lease_of_another(has.owner, has.until, "", tide__now())) {
+    thread->until = has.until;
+    memcpy(thread->owner, has.owner, sizeof thread->owner);
+  }
+  return TIDE_OK;
+}
+
+int tide__sqlite_put_thread(tide_store *store, const char *tenant, const char *name, int64_t token,
+                            const tide_bytes *cursors, tide_error *error) {
+  tide__tenant *taken;
+  tide__db *db;
+  thread_row has = {0};
+  int code = tide__tenant_take(store, tenant, true, &taken, &db, error);
+  if (code != TIDE_OK) return code;
+  code = tide__db_begin(db, error);
+  if (code != TIDE_OK) goto end;
+  code = read_thread(db, name, &has, error);
+  if (code == TIDE_OK && tide__lease_of_another(has.owner, has.until, "", tide__now()))
+    code = tide__fail_held(name, has.owner, has.until, error);
+  if (code == TIDE_OK)
+    code = write_thread(db, name, NULL, token > has.token ? token : has.token, 0, cursors, error);
+  if (code == TIDE_OK) {
+    code = tide__db_commit(db, "the thread was", error);
   } else {
     tide__db_rollback(db);
   }

@@ -55,6 +55,7 @@ typedef enum tide__sql {
   TIDE__PUT_SNAPSHOT,
   TIDE__GET_THREAD,
   TIDE__PUT_THREAD,
+  TIDE__LIST_THREADS,
   TIDE__GET_DOCUMENT,
   TIDE__PUT_DOCUMENT,
   TIDE__DELETE_DOCUMENT,
@@ -174,6 +175,8 @@ int tide__sqlite_scan(tide_store *store, const char *tenant, const tide_query *q
                       tide_scan **scan, tide_error *error);
 int tide__sqlite_scan_next(tide_scan *scan, const tide_commit **commit, tide_error *error);
 void tide__sqlite_scan_close(tide_scan *scan);
+int tide__sqlite_import(tide_store *store, const char *tenant, const tide_commit *commits,
+                        size_t count, tide_error *error);
 int tide__sqlite_head(tide_store *store, const char *tenant, tide_head *head, tide_error *error);
 int tide__sqlite_find_command(tide_store *store, const char *tenant, const char *type,
                               const char *id, const char *command_id, int64_t *position,
@@ -188,10 +191,17 @@ int tide__sqlite_commit_cursors(tide_store *store, const char *tenant, const cha
                                 const char *owner, int64_t token, const tide_bytes *cursors,
                                 const tide_document *documents, size_t count, bool release,
                                 tide_error *error);
+int tide__sqlite_list_threads(tide_store *store, const char *tenant, const char *after,
+                              size_t limit, tide_bytes *names, size_t *count, tide_error *error);
+int tide__sqlite_get_thread(tide_store *store, const char *tenant, const char *name,
+                            tide_thread *thread, tide_error *error);
+int tide__sqlite_put_thread(tide_store *store, const char *tenant, const char *name, int64_t token,
+                            const tide_bytes *cursors, tide_error *error);
 int tide__sqlite_put_documents(tide_store *store, const char *tenant,
                                const tide_document *documents, size_t count, tide_error *error);
 int tide__sqlite_get_document(tide_store *store, const char *tenant, const char *path,
-                              tide_bytes *body, tide_error *error);
+                              const char *writer, tide_bytes *body, int64_t *reflects,
+                              tide_error *error);
 int tide__sqlite_list_documents(tide_store *store, const char *tenant, const char *prefix,
                                 const char *after, size_t limit, tide_bytes *paths, size_t *count,
                                 tide_error *error);

@@ -58,15 +58,40 @@ static int check_bson(const char *argument, const uint8_t *data, size_t size, in
                     why);
 }
 
+static int check_writer(const char *writer, tide_error *error) {
+  return tide__check_text("writer", writer, length(writer), TIDE_WRITER_MAX, error);
+}
+
+/* An integer that may not be less than 0, nor more than `most`. */
+static int check_range(const char *argument, int64_t value, int64_t most, tide_error *error) {
+  if (value >= 0 && value <= most) return TIDE_OK;
+  return tide__fail(error, TIDE_INVALID_ARGUMENT, argument, "%s %lld is not from 0 to %lld",
+                    argument, (long long)value, (long long)most);
+}
+
 static int check_documents(const tide_document *documents, size_t count, tide_error *error) {
   if (documents == NULL && count > 0) return missing("documents", error);
   for (size_t i = 0; i < count; i++) {
     int code = tide__check_path(documents[i].path, length(documents[i].path), error);
     if (code == TIDE_OK && documents[i].body != NULL)
       code = check_bson("document", documents[i].body, documents[i].size, TIDE_DEPTH_MAX, error);
+    if (code == TIDE_OK && documents[i].writer != NULL) {
+      code = check_writer(documents[i].writer, error);
+      if (code == TIDE_OK) code = check_range("position", documents[i].position, INT64_MAX, error);
+    }
     if (code != TIDE_OK) return code;
   }
   return TIDE_OK;
+}
+
+static int check_appended(const tide_commit *commit, tide_error *error) {
+  int code = tide__commit_check(commit, error);
+  if (code != TIDE_OK || strncmp(commit->type, TIDE_OWN_TYPES, strlen(TIDE_OWN_TYPES)) != 0)
+    return code;
+  return tide__fail(error, TIDE_INVALID_ARGUMENT, "aggregateType",
+                    "aggregateType '%.80s' begins with '" TIDE_OWN_TYPES
+                    "', as only the engine's own do",
+                    commit->type);
 }
 
 int tide__store_append(tide_store *store, const char *tenant, tide_commit *commits, size_t count,
@@ -76,7 +101,7 @@ int tide__store_append(tide_store *store, const char *tenant, tide_commit *commi
   if (commits == NULL || count == 0) return missing("commits", error);
   if (outcomes == NULL) return missing("outcomes", error);
   for (size_t i = 0; i < count && code == TIDE_OK; i++)
-    code = tide__commit_check(&commits[i], error);
+    code = check_appended(&commits[i], error);
   if (code != TIDE_OK) return code;
   return store->ops->append(store, tenant, commits, count, outcomes, error);
 }
@@ -118,6 +143,36 @@ int tide__store_head(tide_store *store, const char *tenant, tide_head *head, tid
   if (head == NULL) return missing("head", error);
   memset(head, 0, sizeof *head);
   return store->ops->head(store, tenant, head, error);
+}
+
+int tide__store_wait(tide_store *store, const char *tenant, int64_t position, int64_t timeout,
+                     int64_t *head, tide_error *error) {
+  int code = check_tenant(store, tenant, error);
+  if (code == TIDE_OK) code = check_range("position", position, INT64_MAX, error);
+  if (code == TIDE_OK) code = check_range("timeout", timeout, TIDE_WAIT_MAX, error);
+  if (code != TIDE_OK) return code;
+  if (head == NULL) return missing("head", error);
+  *head = 0;
+  return store->ops->wait(store, tenant, position, timeout, head, error);
+}
+
+int tide__store_import(tide_store *store, const char *tenant, const tide_commit *commits,
+                       size_t count, tide_error *error) {
+  int code = check_tenant(store, tenant, error);
+  if (code != TIDE_OK) return code;
+  if (commits == NULL || count == 0) return missing("commits", error);
+  tide_head head = {.position = commits[0].position, .time = commits[0].time};
+  for (size_t i = 0; i < count && code == TIDE_OK; i++) {
+    code = tide__commit_check(&commits[i], error);
+    if (code == TIDE_OK) code = check_range("position", commits[i].position, INT64_MAX, error);
+    /* The first one's hash is the store's to verify, which has the one before it. */
+    if (code == TIDE_OK)
+      code = i == 0 || tide__commit_is_tombstone(&commits[i - 1])
+                 ? tide__commit_verify_torn(&commits[i], &head, error)
+                 : tide__commit_verify(&commits[i], &head, error);
+  }
+  if (code != TIDE_OK) return code;
+  return store->ops->import(store, tenant, commits, count, error);
 }
 
 int tide__store_find_command(tide_store *store, const char *tenant, const char *type,
@@ -184,6 +239,40 @@ int tide__store_commit_cursors(tide_store *store, const char *tenant, const char
                                     release, error);
 }
 
+int tide__store_list_threads(tide_store *store, const char *tenant, const char *after, size_t limit,
+                             tide_bytes *names, size_t *count, tide_error *error) {
+  int code = check_tenant(store, tenant, error);
+  if (code != TIDE_OK) return code;
+  if (names == NULL || count == NULL) return missing(names == NULL ? "names" : "count", error);
+  memset(names, 0, sizeof *names);
+  *count = 0;
+  if (limit == 0) return tide__fail(error, TIDE_INVALID_ARGUMENT, "limit", "limit is less than 1");
+  return store->ops->list_threads(store, tenant, after == NULL ? "" : after, limit, names, count,
+                                  error);
+}
+
+int tide__store_get_thread(tide_store *store, const char *tenant, const char *name,
+                           tide_thread *thread, tide_error *error) {
+  int code = check_tenant(store, tenant, error);
+  if (code == TIDE_OK) code = check_name("thread", name, error);
+  if (code != TIDE_OK) return code;
+  if (thread == NULL) return missing("thread", error);
+  memset(thread, 0, sizeof *thread);
+  return store->ops->get_thread(store, tenant, name, thread, error);
+}
+
+int tide__store_put_thread(tide_store *store, const char *tenant, const char *name, int64_t token,
+                           const tide_bytes *cursors, tide_error *error) {
+  int code = check_tenant(store, tenant, error);
+  if (code == TIDE_OK) code = check_name("thread", name, error);
+  if (code == TIDE_OK) code = check_range("token", token, TIDE_TOKEN_MAX, error);
+  if (code != TIDE_OK) return code;
+  if (cursors == NULL) return missing("cursors", error);
+  code = check_bson("cursors", cursors->data, cursors->size, TIDE_DEPTH_MAX, error);
+  if (code != TIDE_OK) return code;
+  return store->ops->put_thread(store, tenant, name, token, cursors, error);
+}
+
 int tide__store_put_documents(tide_store *store, const char *tenant, const tide_document *documents,
                               size_t count, tide_error *error) {
   int code = check_tenant(store, tenant, error);
@@ -193,13 +282,18 @@ int tide__store_put_documents(tide_store *store, const char *tenant, const tide_
 }
 
 int tide__store_get_document(tide_store *store, const char *tenant, const char *path,
-                             tide_bytes *body, tide_error *error) {
+                             const char *writer, tide_bytes *body, int64_t *reflects,
+                             tide_error *error) {
+  int64_t unwanted;
   int code = check_tenant(store, tenant, error);
   if (code == TIDE_OK) code = tide__check_path(path, length(path), error);
+  if (code == TIDE_OK && writer != NULL) code = check_writer(writer, error);
   if (code != TIDE_OK) return code;
   if (body == NULL) return missing("body", error);
   memset(body, 0, sizeof *body);
-  return store->ops->get_document(store, tenant, path, body, error);
+  if (reflects == NULL) reflects = &unwanted;
+  *reflects = 0;
+  return store->ops->get_document(store, tenant, path, writer, body, reflects, error);
 }
 
 int tide__store_list_documents(tide_store *store, const char *tenant, const char *prefix,
@@ -228,21 +322,41 @@ int tide__store_tenants(tide_store *store, tide_bytes *names, size_t *count, tid
   return store->ops->tenants(store, names, count, error);
 }
 
-bool tide__lease_of_another(const char *holder, int64_t until, const char *owner, int64_t now) {
-  return holder != NULL && holder[0] != '\0' && until > now && until <= now + TIDE_LEASE_MAX &&
-         strcmp(holder, owner) != 0;
+int tide__store_describe(tide_store *store, const char *tenant, tide_bytes *bson,
+                         tide_error *error) {
+  if (store == NULL) return missing("store", error);
+  int code = tenant == NULL ? TIDE_OK : check_tenant(store, tenant, error);
+  if (code != TIDE_OK) return code;
+  if (bson == NULL) return missing("bson", error);
+  memset(bson, 0, sizeof *bson);
+  return store->ops->describe(store, tenant, bson, error);
 }
 
-int tide__fail_lease(const char *thread, int64_t token, int64_t current, tide_error *error) {
-  if (token == current)
-    return tide__fail(
-        error, TIDE_CONCURRENCY, "lease",
-        "the lease %lld on thread %.80s has expired or was given up: a longer timeout "
-        "gives handlers more time",
-        (long long)token, thread);
-  return tide__fail(error, TIDE_CONCURRENCY, "lease",
-                    "the lease %lld on thread %.80s was lost: another reader has the lease %lld",
-                    (long long)token, thread, (long long)current);
+static int no_need(const tide_store *store, const char *method, tide_error *error) {
+  return tide__fail(error, TIDE_NOT_IMPLEMENTED, method, "a %s: store has no need of %s",
+                    store->ops->scheme, method);
+}
+
+int tide__store_setup(tide_store *store, const char *tenant, tide_error *error) {
+  int code = check_tenant(store, tenant, error);
+  if (code != TIDE_OK) return code;
+  if (store->ops->setup == NULL) return no_need(store, "setup", error);
+  return store->ops->setup(store, tenant, error);
+}
+
+int tide__store_close_hole(tide_store *store, const char *tenant, int64_t position,
+                           const char *actor, const char *reason, int64_t *events,
+                           tide_error *error) {
+  int code = check_tenant(store, tenant, error);
+  if (code == TIDE_OK) code = check_range("position", position, INT64_MAX, error);
+  if (code == TIDE_OK) code = check_name("actor", actor, error);
+  if (code == TIDE_OK)
+    code = tide__check_text("reason", reason, length(reason), TIDE_PATH_MAX, error);
+  if (code != TIDE_OK) return code;
+  if (events == NULL) return missing("events", error);
+  *events = 0;
+  if (store->ops->close_hole == NULL) return no_need(store, "closeHole", error);
+  return store->ops->close_hole(store, tenant, position, actor, reason, events, error);
 }
 
 /* ---- check: the log's own rules ------------------------------------------ */
@@ -285,9 +399,11 @@ static int check_versions(void **tree, const tide_commit *commit, tide_error *er
   return TIDE_OK;
 }
 
-static int check_commit(const tide_commit *commit, tide_head *head, void **tree,
+static int check_commit(const tide_commit *commit, tide_head *head, bool *torn, void **tree,
                         tide_error *error) {
-  int code = tide__commit_verify(commit, head, error);
+  int code = *torn ? tide__commit_verify_torn(commit, head, error)
+                   : tide__commit_verify(commit, head, error);
+  *torn = tide__commit_is_tombstone(commit);
   if (code == TIDE_OK) code = check_versions(tree, commit, error);
   if (code != TIDE_OK) return code;
   const char *why = tide__bson_check(commit->body, commit->body_size, TIDE_BODY_DEPTH_MAX);
@@ -303,6 +419,7 @@ int tide__store_check(tide_store *store, const char *tenant, int64_t *commits, i
   tide_scan *scan = NULL;
   const tide_commit *commit;
   void *tree = NULL;
+  bool torn = false;
   if (commits != NULL) *commits = 0;
   if (events != NULL) *events = 0;
   int code = check_tenant(store, tenant, error);
@@ -318,7 +435,7 @@ int tide__store_check(tide_store *store, const char *tenant, int64_t *commits, i
                               (long long)head.position, (long long)end.position);
       break;
     }
-    code = check_commit(commit, &head, &tree, error);
+    code = check_commit(commit, &head, &torn, &tree, error);
     if (code == TIDE_OK && commits != NULL) *commits += 1;
     if (code == TIDE_OK && events != NULL) *events += commit->count;
   }

@@ -21,9 +21,12 @@
 #include <stdbool.h>
 
 #include "core/commit.h"
+#include "core/names.h"
 
 #define TIDE_CODE_SIZE 16                /* bytes of a hash of domain code */
 #define TIDE_LEASE_MAX INT64_C(86400000) /* ms: a day                      */
+#define TIDE_WAIT_MAX  INT64_C(86400000) /* ms: a day                      */
+#define TIDE_TOKEN_MAX (INT64_MAX / 2)   /* of a thread that is put: leaves room to count on */
 
 typedef struct tide_store tide_store;
 typedef struct tide_scan tide_scan;
@@ -72,15 +75,31 @@ typedef struct tide_lease {
   int64_t token;
   int64_t until;      /* ms since 1970 by the store's clock                   */
   bool held;          /* false: another owner has it, until `until`           */
+  bool apart;         /* documents and cursors are not committed together (the
+                         database has no transactions): a document may reflect
+                         more than the cursors say; get_document tells how much */
   tide_bytes cursors; /* BSON document of the thread's cursors, empty at first
                          ({}), as last committed; only when held              */
 } tide_lease;
 
-/* A document to write (body) or to delete (body NULL). */
+/* A thread as it stands. */
+typedef struct tide_thread {
+  int64_t token;                 /* of the last lease; 0: it never had one    */
+  int64_t until;                 /* ms since 1970; 0: nobody holds the lease  */
+  char owner[TIDE_NAME_MAX + 1]; /* "": nobody                                */
+  tide_bytes cursors;            /* BSON, as last committed                   */
+} tide_thread;
+
+/* A document to write (body) or to delete (body NULL). A group may hold a path several
+** times, each with another writer: the last body stays, all marks count. */
 typedef struct tide_document {
   const char *path;
   const uint8_t *body; /* BSON */
   size_t size;
+  const char *writer; /* NULL, or who writes it under a lease: "THREAD/HANDLER", at most
+                         TIDE_WRITER_MAX bytes */
+  int64_t position;   /* with a writer: behind the last event of the writer's that the
+                         document reflects */
 } tide_document;
 
 typedef struct tide_store_ops {
@@ -109,6 +128,20 @@ typedef struct tide_store_ops {
   void (*scan_close)(tide_scan *scan); /* NULL is harmless */
 
   int (*head)(tide_store *store, const char *tenant, tide_head *head, tide_error *error);
+
+  /* Waits until the log has more than `position` events, at most `timeout` ms (0: only
+  ** looks). *head: how many it has. News may be late, never lost: who is not woken sees
+  ** it at the next look. */
+  int (*wait)(tide_store *store, const char *tenant, int64_t position, int64_t timeout,
+              int64_t *head, tide_error *error);
+
+  /* Appends commits of another store as they are, with their positions, times and hashes,
+  ** in one durable write. The first must follow the head in position and hash (behind a
+  ** tombstone in position alone), each aggregate's versions must go on without a gap: else
+  ** TIDE_CONCURRENCY (the head is elsewhere: another writer, or another history) or
+  ** TIDE_STORE (what was given does not follow itself), and nothing is written. */
+  int (*import)(tide_store *store, const char *tenant, const tide_commit *commits, size_t count,
+                tide_error *error);
 
   /* The position and version of the first event of the commit with this command id
   ** on this aggregate; *position = -1 if there is none. Only ids that were given as
@@ -141,12 +174,27 @@ typedef struct tide_store_ops {
                         const tide_document *documents, size_t count, bool release,
                         tide_error *error);
 
+  /* As list_documents: names of the tenant's threads that sort after `after`. */
+  int (*list_threads)(tide_store *store, const char *tenant, const char *after, size_t limit,
+                      tide_bytes *names, size_t *count, tide_error *error);
+  /* A thread as it stands; one that is not there has token 0 and cursors {}. A lease that
+  ** has expired is nobody's. Free thread->cursors. */
+  int (*get_thread)(tide_store *store, const char *tenant, const char *name, tide_thread *thread,
+                    tide_error *error);
+  /* For copying: replaces the thread's cursors and moves its token up to `token`, never
+  ** down. TIDE_CONCURRENCY where somebody holds its lease. */
+  int (*put_thread)(tide_store *store, const char *tenant, const char *name, int64_t token,
+                    const tide_bytes *cursors, tide_error *error);
+
   /* Writes documents without a lease, all or none, in order: the last one of a path
   ** stays. */
   int (*put_documents)(tide_store *store, const char *tenant, const tide_document *documents,
                        size_t count, tide_error *error);
-  int (*get_document)(tide_store *store, const char *tenant, const char *path, tide_bytes *body,
-                      tide_error *error);
+  /* *reflects: where documents and cursors are apart, the position behind the last event
+  ** of `writer` that the document reflects (also where it was deleted), else 0. writer may
+  ** be NULL. */
+  int (*get_document)(tide_store *store, const char *tenant, const char *path, const char *writer,
+                      tide_bytes *body, int64_t *reflects, tide_error *error);
   /* Up to `limit` paths that begin with `prefix` and sort (bytewise) after `after`
   ** ("" or NULL: from the start), in order, each ended by a NUL, one after the other
   ** in `paths`; *count says how many. */
@@ -160,6 +208,21 @@ typedef struct tide_store_ops {
   /* The database's own check of a tenant. TIDE_OK: sound; TIDE_STORE: the message has
   ** the first problem. tide__store_check adds the log's own rules. */
   int (*check)(tide_store *store, const char *tenant, tide_error *error);
+
+  /* What a person wants to know of the store, and (tenant not NULL) of the tenant in it, as
+  ** BSON: `store` (scheme), `place` (folder or hosts, never credentials), `server` (name and
+  ** version of the database), `documents` ("with cursors": one transaction; "forward only":
+  ** apart), `news` ("change stream", "polling"), and whatever else the store has to say. */
+  int (*describe)(tide_store *store, const char *tenant, tide_bytes *bson, tide_error *error);
+
+  /* What follows is NULL where there is nothing to do. */
+
+  /* Makes what a tenant needs before its first write (indexes). */
+  int (*setup)(tide_store *store, const char *tenant, tide_error *error);
+  /* Closes a hole in the order by a tombstone, a commit of the type TIDE_TOMBSTONE that takes
+  ** the positions from `position` to the next commit's. *events: how many. */
+  int (*close_hole)(tide_store *store, const char *tenant, int64_t position, const char *actor,
+                    const char *reason, int64_t *events, tide_error *error);
 } tide_store_ops;
 
 struct tide_store {
@@ -181,7 +244,8 @@ int tide__store_open(const char *uri, const tide_store_options *options, tide_st
 void tide__store_close(tide_store *store); /* NULL is harmless */
 
 /* They check every argument (NULLs, names, sizes, BSON at the top level), then call
-** the store. */
+** the store. tide__store_append refuses the types that are the engine's own
+** (TIDE_INVALID_ARGUMENT "aggregateType"), which an import may carry. */
 int tide__store_append(tide_store *store, const char *tenant, tide_commit *commits, size_t count,
                        tide_outcome *outcomes, tide_error *error);
 int tide__store_scan(tide_store *store, const char *tenant, const tide_query *query,
@@ -189,6 +253,10 @@ int tide__store_scan(tide_store *store, const char *tenant, const tide_query *qu
 int tide__scan_next(tide_scan *scan, const tide_commit **commit, tide_error *error);
 void tide__scan_close(tide_scan *scan);
 int tide__store_head(tide_store *store, const char *tenant, tide_head *head, tide_error *error);
+int tide__store_wait(tide_store *store, const char *tenant, int64_t position, int64_t timeout,
+                     int64_t *head, tide_error *error);
+int tide__store_import(tide_store *store, const char *tenant, const tide_commit *commits,
+                       size_t count, tide_error *error);
 int tide__store_find_command(tide_store *store, const char *tenant, const char *type,
                              const char *id, const char *command_id, int64_t *position,
                              int64_t *version, tide_error *error);
@@ -202,18 +270,34 @@ int tide__store_commit_cursors(tide_store *store, const char *tenant, const char
                                const char *owner, int64_t token, const tide_bytes *cursors,
                                const tide_document *documents, size_t count, bool release,
                                tide_error *error);
+int tide__store_list_threads(tide_store *store, const char *tenant, const char *after, size_t limit,
+                             tide_bytes *names, size_t *count, tide_error *error);
+int tide__store_get_thread(tide_store *store, const char *tenant, const char *name,
+                           tide_thread *thread, tide_error *error);
+int tide__store_put_thread(tide_store *store, const char *tenant, const char *name, int64_t token,
+                           const tide_bytes *cursors, tide_error *error);
 int tide__store_put_documents(tide_store *store, const char *tenant, const tide_document *documents,
                               size_t count, tide_error *error);
+/* `reflects` may be NULL. */
 int tide__store_get_document(tide_store *store, const char *tenant, const char *path,
-                             tide_bytes *body, tide_error *error);
+                             const char *writer, tide_bytes *body, int64_t *reflects,
+                             tide_error *error);
 int tide__store_list_documents(tide_store *store, const char *tenant, const char *prefix,
                                const char *after, size_t limit, tide_bytes *paths, size_t *count,
                                tide_error *error);
 int tide__store_tenants(tide_store *store, tide_bytes *names, size_t *count, tide_error *error);
+int tide__store_describe(tide_store *store, const char *tenant, tide_bytes *bson,
+                         tide_error *error);
+/* TIDE_NOT_IMPLEMENTED ("setup", "closeHole") where the store has no need of them. */
+int tide__store_setup(tide_store *store, const char *tenant, tide_error *error);
+int tide__store_close_hole(tide_store *store, const char *tenant, int64_t position,
+                           const char *actor, const char *reason, int64_t *events,
+                           tide_error *error);
 
 /* The database's own check, then the log's rules over every commit: positions and
 ** each aggregate's versions without a gap, times in order, bodies that are valid BSON,
-** the chain of hashes. *commits and *events count what was read. TIDE_STORE with the
+** the chain of hashes, which begins anew behind a tombstone. *commits and *events count what was
+*read. TIDE_STORE with the
 ** first problem. */
 int tide__store_check(tide_store *store, const char *tenant, int64_t *commits, int64_t *events,
                       tide_error *error);
@@ -222,6 +306,25 @@ int tide__store_check(tide_store *store, const char *tenant, int64_t *commits, i
 ** ends later than any lease can was made by a clock that was wrong, and has ended. `holder`
 ** is NULL or "" where nobody has it. */
 bool tide__lease_of_another(const char *holder, int64_t until, const char *owner, int64_t now);
+
+/* For the stores: TIDE_CONCURRENCY unless the first commit of an import follows the head.
+** `torn`: the log's last commit is a tombstone. That the others follow each other, the
+** caller of `import` has checked. */
+int tide__import_follows(const tide_commit *first, const tide_head *head, bool torn,
+                         tide_error *error);
+/* For the stores: TIDE_STORE for an imported commit that is not its aggregate's next one. */
+int tide__fail_import(const tide_commit *commit, int64_t next, tide_error *error);
+
+/* For the stores that are not told of news: `wait` by asking for the head, after 1 ms at
+** first and every 50 ms later. */
+int tide__wait_by_polling(tide_store *store, const char *tenant, int64_t position, int64_t timeout,
+                          int64_t *head, tide_error *error);
+
+/* For the stores: the BSON of `describe` from `count` pairs of key and text. */
+int tide__describe(const char *const pairs[][2], size_t count, tide_bytes *bson, tide_error *error);
+
+/* For the stores: TIDE_CONCURRENCY for a thread that cannot be put since its lease is held. */
+int tide__fail_held(const char *thread, const char *owner, int64_t until, tide_error *error);
 
 /* For the stores: TIDE_CONCURRENCY for a lease that is not held; `current` is the token
 ** that the thread is at, 0 if it never had one. */

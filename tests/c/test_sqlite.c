@@ -308,7 +308,7 @@ static void test_reading_makes_no_file(void **state) {
   tide_scan *scan;
   const tide_commit *commit;
   const tide_query all = {0};
-  const tide_document gone = {"/d", NULL, 0};
+  const tide_document gone = {"/d", NULL, 0, NULL, 0};
   tide_snapshot snapshot = {.version = 0, .state = {(uint8_t *)(uintptr_t)empty, sizeof empty}};
   tide_outcome outcome = 0;
   tide_bytes bytes;
@@ -320,7 +320,7 @@ static void test_reading_makes_no_file(void **state) {
   OK(f, tide__scan_next(scan, &commit, &f->error));
   assert_null(commit);
   OK(f, tide__store_find_command(f->store, "t", "Adder", "a", "c", &at, &version, &f->error));
-  OK(f, tide__store_get_document(f->store, "t", "/d", &bytes, &f->error));
+  OK(f, tide__store_get_document(f->store, "t", "/d", NULL, &bytes, NULL, &f->error));
   assert_null(bytes.data);
   OK(f, tide__store_list_documents(f->store, "t", "/", NULL, 9, &bytes, &count, &f->error));
   OK(f, tide__store_tenants(f->store, &bytes, &count, &f->error));
@@ -713,7 +713,7 @@ static int64_t milliseconds(void) {
 static void test_waiting_for_another_writer_ends(void **state) {
   fixture *f = *state;
   const tide_store_options options = {.busy_timeout = 200};
-  const tide_document document = {"/d", small, sizeof small};
+  const tide_document document = {"/d", small, sizeof small, NULL, 0};
   tide_outcome outcome;
   tide_lease lease;
   OK(f, tide__store_open(f->uri, &options, &f->store, &f->error));
@@ -1155,7 +1155,8 @@ static void test_a_read_only_folder(void **state) {
 
 /* A log with something in every table. */
 static void make_log(fixture *f) {
-  const tide_document documents[] = {{"/d/1", small, sizeof small}, {"/d/2", empty, sizeof empty}};
+  const tide_document documents[] = {{"/d/1", small, sizeof small, NULL, 0},
+                                     {"/d/2", empty, sizeof empty, NULL, 0}};
   tide_snapshot snapshot = {.version = 0, .state = {(uint8_t *)(uintptr_t)small, sizeof small}};
   tide_lease lease;
   reopen(f);
@@ -1218,7 +1219,7 @@ static void use_all(fixture *f, int64_t most, bool prefix) {
                                 {.from = INT64_MAX, .backwards = true},
                                 {.type = "Adder", .id = "a3"},
                                 {.type = "Adder", .id = "a1", .from = 7, .backwards = true}};
-  const tide_document document = {"/d/1", small, sizeof small};
+  const tide_document document = {"/d/1", small, sizeof small, NULL, 0};
   tide_store *store = NULL;
   tide_head head = {0};
   tide_snapshot snapshot = {0};
@@ -1245,7 +1246,8 @@ static void use_all(fixture *f, int64_t most, bool prefix) {
   is_clean("get_snapshot", tide__store_get_snapshot(store, "t", "Adder", "a0", &snapshot, &error),
            &error);
   tide__bytes_free(&snapshot.state);
-  is_clean("get_document", tide__store_get_document(store, "t", "/d/1", &bytes, &error), &error);
+  is_clean("get_document", tide__store_get_document(store, "t", "/d/1", NULL, &bytes, NULL, &error),
+           &error);
   tide__bytes_free(&bytes);
   is_clean("list_documents",
            tide__store_list_documents(store, "t", "/d", NULL, 99, &bytes, &count, &error), &error);

@@ -224,7 +224,7 @@ int64_t contract_verify(contract *c, const char *tenant) {
 void contract_document_is(contract *c, const char *tenant, const char *path,
                           const tide_bytes *expected) {
   tide_bytes body = {0};
-  OK(c, tide__store_get_document(c->store, tenant, path, &body, &c->error));
+  OK(c, tide__store_get_document(c->store, tenant, path, NULL, &body, NULL, &c->error));
   if (expected == NULL) {
     assert_null(body.data);
   } else {

@@ -103,7 +103,7 @@ static void test_bodies_that_are_no_document_are_refused(void **state) {
     const size_t size = i < COUNT(bad) ? bad[i].size : 8;
     const tide_bytes body = {(uint8_t *)(uintptr_t)bytes, size};
     const tide_snapshot snapshot = {.version = 0, .state = body};
-    const tide_document document = {"/d", bytes, size};
+    const tide_document document = {"/d", bytes, size, NULL, 0};
     tide_commit commit = contract_commit(c, "Adder", "a", 0, 1, NULL);
     tide_outcome outcome;
     commit.body = bytes;
@@ -188,7 +188,7 @@ static void test_leases_refuse_bad_arguments(void **state) {
   tide_store *const s = c->store;
   tide_lease lease;
   const tide_bytes body = contract_body(c, 1), none = {NULL, 0};
-  const tide_document no_path = {NULL, body.data, body.size};
+  const tide_document no_path = {NULL, body.data, body.size, NULL, 0};
   MISSING("store", tide__store_lease(NULL, T, "t", "o", 1, &lease, error));
   MISSING("tenant", tide__store_lease(s, NULL, "t", "o", 1, &lease, error));
   MISSING("thread", tide__store_lease(s, T, NULL, "o", 1, &lease, error));
@@ -216,16 +216,17 @@ static void test_documents_refuse_bad_arguments(void **state) {
   tide_bytes bytes;
   size_t count;
   const tide_bytes body = contract_body(c, 1);
-  const tide_document good = {"/d", body.data, body.size}, no_path = {NULL, body.data, body.size};
+  const tide_document good = {"/d", body.data, body.size, NULL, 0},
+                      no_path = {NULL, body.data, body.size, NULL, 0};
   MISSING("store", tide__store_put_documents(NULL, T, &good, 1, error));
   MISSING("tenant", tide__store_put_documents(s, NULL, &good, 1, error));
   MISSING("documents", tide__store_put_documents(s, T, NULL, 1, error));
   MISSING("path", tide__store_put_documents(s, T, &no_path, 1, error));
   OK(c, tide__store_put_documents(s, T, NULL, 0, &c->error)); /* nothing to do */
-  MISSING("store", tide__store_get_document(NULL, T, "/d", &bytes, error));
-  MISSING("tenant", tide__store_get_document(s, NULL, "/d", &bytes, error));
-  MISSING("path", tide__store_get_document(s, T, NULL, &bytes, error));
-  MISSING("body", tide__store_get_document(s, T, "/d", NULL, error));
+  MISSING("store", tide__store_get_document(NULL, T, "/d", NULL, &bytes, NULL, error));
+  MISSING("tenant", tide__store_get_document(s, NULL, "/d", NULL, &bytes, NULL, error));
+  MISSING("path", tide__store_get_document(s, T, NULL, NULL, &bytes, NULL, error));
+  MISSING("body", tide__store_get_document(s, T, "/d", NULL, NULL, NULL, error));
   MISSING("store", tide__store_list_documents(NULL, T, "/", NULL, 1, &bytes, &count, error));
   MISSING("tenant", tide__store_list_documents(s, NULL, "/", NULL, 1, &bytes, &count, error));
   MISSING("prefix", tide__store_list_documents(s, T, NULL, NULL, 1, &bytes, &count, error));
@@ -243,10 +244,10 @@ static void test_documents_refuse_bad_arguments(void **state) {
 static void test_freeing_bytes_twice_is_harmless(void **state) {
   contract *c = *state;
   const tide_bytes body = contract_body(c, 1);
-  const tide_document document = {"/d", body.data, body.size};
+  const tide_document document = {"/d", body.data, body.size, NULL, 0};
   tide_bytes got = {0};
   OK(c, tide__store_put_documents(c->store, T, &document, 1, &c->error));
-  OK(c, tide__store_get_document(c->store, T, "/d", &got, &c->error));
+  OK(c, tide__store_get_document(c->store, T, "/d", NULL, &got, NULL, &c->error));
   assert_non_null(got.data);
   tide__bytes_free(&got);
   assert_null(got.data);

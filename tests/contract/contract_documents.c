@@ -3,7 +3,7 @@
 
 static void put(contract *c, const char *path, const tide_bytes *body) {
   const tide_document document = {path, body != NULL ? body->data : NULL,
-                                  body != NULL ? body->size : 0};
+                                  body != NULL ? body->size : 0, NULL, 0};
   OK(c, tide__store_put_documents(c->store, T, &document, 1, &c->error));
 }
 
@@ -62,9 +62,10 @@ static void test_deleting_makes_no_tenant(void **state) {
 static void test_documents_of_one_call_are_written_in_order(void **state) {
   contract *c = *state;
   const tide_bytes a = contract_body(c, 1), b = contract_body(c, 2);
-  const tide_document documents[] = {{"/twice", a.data, a.size}, {"/gone", a.data, a.size},
-                                     {"/twice", b.data, b.size}, {"/gone", NULL, 0},
-                                     {"/back", NULL, 0},         {"/back", b.data, b.size}};
+  const tide_document documents[] = {
+      {"/twice", a.data, a.size, NULL, 0}, {"/gone", a.data, a.size, NULL, 0},
+      {"/twice", b.data, b.size, NULL, 0}, {"/gone", NULL, 0, NULL, 0},
+      {"/back", NULL, 0, NULL, 0},         {"/back", b.data, b.size, NULL, 0}};
   OK(c, tide__store_put_documents(c->store, T, documents, COUNT(documents), &c->error));
   contract_document_is(c, T, "/twice", &b);
   contract_document_is(c, T, "/gone", NULL);
@@ -76,8 +77,9 @@ static void test_a_bad_document_among_others_refuses_all(void **state) {
   const tide_bytes a = contract_body(c, 1);
   static const uint8_t bad[] = {6, 0, 0, 0, 0};
   put(c, "/kept", &a);
-  const tide_document documents[] = {
-      {"/a", a.data, a.size}, {"/kept", NULL, 0}, {"/bad", bad, sizeof bad}};
+  const tide_document documents[] = {{"/a", a.data, a.size, NULL, 0},
+                                     {"/kept", NULL, 0, NULL, 0},
+                                     {"/bad", bad, sizeof bad, NULL, 0}};
   REFUSED(c, TIDE_INVALID_ARGUMENT, "document",
           tide__store_put_documents(c->store, T, documents, COUNT(documents), &c->error));
   contract_document_is(c, T, "/a", NULL);
@@ -101,7 +103,7 @@ static void test_documents_have_sizes_up_to_the_limit(void **state) {
   put(c, "/3", &nothing); /* an empty document is not a deletion */
   contract_document_is(c, T, "/3", &nothing);
   const tide_bytes larger = contract_body_of_size(c, TIDE_BODY_MAX + 1);
-  const tide_document refused = {"/3", larger.data, larger.size};
+  const tide_document refused = {"/3", larger.data, larger.size, NULL, 0};
   REFUSED(c, TIDE_LIMIT, "document",
           tide__store_put_documents(c->store, T, &refused, 1, &c->error));
   contract_document_is(c, T, "/3", &nothing);

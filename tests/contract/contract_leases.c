@@ -145,11 +145,13 @@ static void test_cursors_are_kept_as_last_committed(void **state) {
 static void test_documents_and_cursors_commit_together(void **state) {
   contract *c = *state;
   const tide_bytes cursors = contract_body(c, 1), a = contract_body(c, 2), b = contract_body(c, 3);
-  const tide_document old = {"/old", a.data, a.size};
+  const tide_document old = {"/old", a.data, a.size, NULL, 0};
   OK(c, tide__store_put_documents(c->store, T, &old, 1, &c->error));
   const int64_t token = contract_lease(c, "thread", "owner", LONG);
-  const tide_document documents[] = {
-      {"/a", a.data, a.size}, {"/b", b.data, b.size}, {"/old", NULL, 0}, {"/none", NULL, 0}};
+  const tide_document documents[] = {{"/a", a.data, a.size, NULL, 0},
+                                     {"/b", b.data, b.size, NULL, 0},
+                                     {"/old", NULL, 0, NULL, 0},
+                                     {"/none", NULL, 0, NULL, 0}};
   OK(c, tide__store_commit_cursors(c->store, T, "thread", "owner", token, &cursors, documents,
                                    COUNT(documents), true, &c->error));
   contract_reopen(c);
@@ -162,7 +164,8 @@ static void test_documents_and_cursors_commit_together(void **state) {
 /* A commit of cursors and documents that must be refused and change nothing. */
 static void refused_commit(contract *c, const char *owner, int64_t token) {
   const tide_bytes before = contract_body(c, 1), new = contract_body(c, 99);
-  const tide_document documents[] = {{"/kept", NULL, 0}, {"/d", new.data, new.size}};
+  const tide_document documents[] = {{"/kept", NULL, 0, NULL, 0},
+                                     {"/d", new.data, new.size, NULL, 0}};
   for (int release = 0; release < 2; release++)
     REFUSED(c, TIDE_CONCURRENCY, NULL,
             tide__store_commit_cursors(c->store, T, "thread", owner, token, &new, documents, 2,
@@ -174,7 +177,7 @@ static void refused_commit(contract *c, const char *owner, int64_t token) {
 static void test_a_commit_without_the_lease_is_refused_and_changes_nothing(void **state) {
   contract *c = *state;
   const tide_bytes body = contract_body(c, 1);
-  const tide_document kept = {"/kept", body.data, body.size};
+  const tide_document kept = {"/kept", body.data, body.size, NULL, 0};
   OK(c, tide__store_put_documents(c->store, T, &kept, 1, &c->error));
   /* never taken */
   static const int64_t guesses[] = {0, 1, -1, 2, INT64_MAX, INT64_MIN};

@@ -195,7 +195,7 @@ static void test_odd_paths_are_each_their_own(void **state) {
       paths[i][TIDE_PATH_MAX] = '\0';
     }
     bodies[i] = contract_body(c, (int64_t)i);
-    documents[i] = (tide_document){paths[i], bodies[i].data, bodies[i].size};
+    documents[i] = (tide_document){paths[i], bodies[i].data, bodies[i].size, NULL, 0};
   }
   OK(c, tide__store_put_documents(c->store, T, documents, COUNT(paths), &c->error));
   contract_reopen(c);
@@ -258,11 +258,11 @@ static void test_names_that_break_the_rule_are_refused(void **state) {
   const char *const bad_paths[] = {"a", "a/b", "/", " /a", "/a\n", "/\xff", "/\xc0\x80", too_long};
   const tide_bytes body = contract_body(c, 1);
   for (size_t i = 0; i < COUNT(bad_paths); i++) {
-    const tide_document document = {bad_paths[i], body.data, body.size};
+    const tide_document document = {bad_paths[i], body.data, body.size, NULL, 0};
     REFUSED(c, TIDE_INVALID_ARGUMENT, "path",
             tide__store_put_documents(c->store, T, &document, 1, &c->error));
     REFUSED(c, TIDE_INVALID_ARGUMENT, "path",
-            tide__store_get_document(c->store, T, bad_paths[i], &bytes, &c->error));
+            tide__store_get_document(c->store, T, bad_paths[i], NULL, &bytes, NULL, &c->error));
   }
   tide_head head;
   OK(c, tide__store_head(c->store, T, &head, &c->error));

@@ -56,7 +56,7 @@ static int use_parents_handle(tide_store *s, tide_scan *open_scan) {
                         .body_size = sizeof small};
   const tide_commit *next;
   const tide_query all = {0};
-  const tide_document document = {"/d", small, sizeof small};
+  const tide_document document = {"/d", small, sizeof small, NULL, 0};
   const tide_snapshot snapshot = {.version = 0,
                                   .state = {(uint8_t *)(uintptr_t)small, sizeof small}};
   tide_snapshot got;
@@ -81,7 +81,7 @@ static int use_parents_handle(tide_store *s, tide_scan *open_scan) {
       TIDE_STORE)
     return 9;
   if (tide__store_put_documents(s, T, &document, 1, &error) != TIDE_STORE) return 10;
-  if (tide__store_get_document(s, T, "/d", &bytes, &error) != TIDE_STORE) return 11;
+  if (tide__store_get_document(s, T, "/d", NULL, &bytes, NULL, &error) != TIDE_STORE) return 11;
   if (tide__store_list_documents(s, T, "/", NULL, 1, &bytes, &count, &error) != TIDE_STORE)
     return 12;
   if (tide__store_tenants(s, &bytes, &count, &error) != TIDE_STORE) return 13;
@@ -237,7 +237,7 @@ static void test_handles_see_each_others_writes(void **state) {
   }
   const int64_t token = contract_lease(c, "thread", "owner", 60000);
   const tide_bytes body = contract_body(c, 1);
-  const tide_document document = {"/d", body.data, body.size};
+  const tide_document document = {"/d", body.data, body.size, NULL, 0};
   tide_lease lease;
   OK(c, tide__store_lease(other, T, "thread", "other", 1000, &lease, &c->error));
   assert_false(lease.held);

@@ -66,7 +66,7 @@ static void test_a_tenant_comes_into_being_with_its_first_write(void **state) {
   contract *c = *state;
   static const char *const expected[] = {"append", "document", "lease"};
   const tide_bytes body = contract_body(c, 1);
-  const tide_document document = {"/d", body.data, body.size};
+  const tide_document document = {"/d", body.data, body.size, NULL, 0};
   tide_lease lease;
   contract_put(c, "append", "Adder", "a", 0, 1);
   OK(c, tide__store_put_documents(c->store, "document", &document, 1, &c->error));
@@ -120,7 +120,7 @@ static void test_reading_an_unknown_tenant_creates_nothing(void **state) {
 static void test_a_refused_write_to_an_unknown_tenant_creates_nothing(void **state) {
   contract *c = *state;
   const tide_bytes body = contract_body(c, 1);
-  const tide_document document = {"/d", body.data, body.size};
+  const tide_document document = {"/d", body.data, body.size, NULL, 0};
   const tide_snapshot snapshot = {.version = 0, .state = body};
   REFUSED(c, TIDE_CONCURRENCY, NULL,
           tide__store_commit_cursors(c->store, "unknown", "thread", "owner", 1, &body, &document, 1,
@@ -140,7 +140,7 @@ static void test_tenants_are_apart(void **state) {
   const tide_bytes shared = contract_body(c, 0);
   for (int i = 0; i < 3; i++) {
     const tide_bytes body = contract_body(c, i);
-    const tide_document document = {"/d", body.data, body.size};
+    const tide_document document = {"/d", body.data, body.size, NULL, 0};
     const tide_snapshot snapshot = {.version = i, .state = body};
     tide_commit commit = contract_commit(c, "Adder", "a", 0, 1 + i, "command");
     assert_int_equal(contract_append(c, tenants[i], &commit), TIDE_APPENDED);

@@ -174,11 +174,12 @@ static void *run_leases(void *argument) {
       w->tokens++;
       /* a counter that only the lease protects */
       uint8_t counter[sizeof small];
-      w->failed = tide__store_get_document(w->store, T, "/counter", &body, &w->error) != TIDE_OK;
+      w->failed = tide__store_get_document(w->store, T, "/counter", NULL, &body, NULL, &w->error) !=
+                  TIDE_OK;
       memcpy(counter, body.data != NULL ? body.data : small, sizeof counter);
       if (body.data == NULL) counter[9] = 0;
       if (++counter[9] == 0) counter[10]++;
-      const tide_document document = {"/counter", counter, sizeof counter};
+      const tide_document document = {"/counter", counter, sizeof counter, NULL, 0};
       w->failed =
           w->failed || tide__store_commit_cursors(w->store, T, "thread", owner, lease.token, NULL,
                                                   &document, 1, true, &w->error) != TIDE_OK;
@@ -193,7 +194,7 @@ static void check_leases(contract *c, const worker *all) {
   const int64_t won = all[0].tokens + all[1].tokens;
   tide_bytes body;
   assert_int_equal(won, 2 * leases_each);
-  OK(c, tide__store_get_document(c->store, T, "/counter", &body, &c->error));
+  OK(c, tide__store_get_document(c->store, T, "/counter", NULL, &body, NULL, &c->error));
   assert_int_equal(body.data[9] + 256 * body.data[10], won);
   tide__bytes_free(&body);
 }
@@ -228,7 +229,7 @@ static void *run_tenants(void *argument) {
                           .count = 1,
                           .body = small,
                           .body_size = sizeof small};
-    const tide_document document = {"/d", small, sizeof small};
+    const tide_document document = {"/d", small, sizeof small, NULL, 0};
     const tide_snapshot snapshot = {.version = i,
                                     .state = {(uint8_t *)(uintptr_t)small, sizeof small}};
     tide_outcome outcome = 0;
