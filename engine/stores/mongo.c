@@ -180,21 +180,18 @@ static int join_names(char **list, size_t used, tide_bytes *names, tide_error *e
 
 static int mongo_tenants(tide_store *base, tide_bytes *names, size_t *count, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
+  mongoc_client_t *client;
   tide__reply reply;
   char **list = NULL;
   size_t used = 0;
   int code = tide__mongo_own(store, error);
+  if (code == TIDE_OK) code = tide__mongo_pop(store, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   bson_t *command = BCON_NEW("listDatabases", BCON_INT32(1), "nameOnly", BCON_BOOL(true),
                              "authorizedDatabases", BCON_BOOL(true));
-  /* not a read with a concern, and done as often as one likes */
   tide__patience patience = tide__patience_begin(store);
   for (;;) {
-    memset(&reply, 0, sizeof reply);
-    bool done = mongoc_client_command_simple(client, "admin", command, NULL, &reply.bson,
-                                             &reply.error);
-    tide__reply_read(&reply, done);
+    tide__mongo_command(client, "admin", command, &reply);
     if (reply.answer != TIDE__UNRESOLVED || !tide__patience_again(&patience)) break;
     tide__reply_free(&reply);
   }
@@ -208,7 +205,7 @@ static int mongo_tenants(tide_store *base, tide_bytes *names, size_t *count, tid
   free(list);
   tide__reply_free(&reply);
   bson_destroy(command);
-  mongoc_client_pool_push(store->pool, client);
+  tide__mongo_push(store, client);
   return code;
 }
 
@@ -281,12 +278,12 @@ static int mongo_describe(tide_store *base, const char *name, tide_bytes *bson, 
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant = NULL;
   bool able = false;
+  mongoc_client_t *client = NULL;
   int code = tide__mongo_own(store, error);
-  if (code == TIDE_OK && name != NULL) code = tide__mongo_take(store, name, &tenant, error);
-  if (code == TIDE_OK && tenant != NULL) {
-    mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
-    code = tide__mongo_transactions(store, client, tenant->database, &able, error);
-    mongoc_client_pool_push(store->pool, client);
+  if (code == TIDE_OK && name != NULL) {
+    code = tide__mongo_enter(base, name, &tenant, &client, error);
+    if (code == TIDE_OK)
+      code = tide__mongo_transactions(store, client, tenant->database, &able, error);
   }
   if (code == TIDE_OK) {
     bson_t *said = BCON_NEW("store", BCON_UTF8(store->base.ops->scheme), "place",
@@ -302,7 +299,7 @@ static int mongo_describe(tide_store *base, const char *name, tide_bytes *bson, 
     code = steal(said, bson, error);
     bson_destroy(said);
   }
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }
 
@@ -315,10 +312,11 @@ static void mongo_close(tide_store *base) {
       next = tenant->next;
       free_tenant(tenant);
     }
-    if (store->pool != NULL) mongoc_client_pool_destroy(store->pool);
-    (void)pthread_mutex_destroy(&store->lock); /* nobody holds it */
+    tide__mongo_close_pool(store);
+    (void)pthread_cond_destroy(&store->returned); /* nobody waits */
+    (void)pthread_mutex_destroy(&store->lock);
     tide__mongo_uri_free(&store->uri);
-  } /* else: the pool's threads are the parent's, and its locks may be held for ever */
+  } /* else: the connections are the parent's: to end them would say good-bye for it */
   free(store);
 }
 
@@ -350,120 +348,19 @@ static const tide_store_ops mongo_ops = {
     .close_hole = tide__mongo_close_hole,
 };
 
-/* libmongoc writes to standard error where nobody has told it otherwise; a library does not. */
-static void hear_nothing(mongoc_log_level_t level, const char *domain, const char *message,
-                         void *data) {
-  (void)level, (void)domain, (void)message, (void)data;
-}
-
-static void start_libmongoc(void) {
-  mongoc_init();
-  mongoc_log_set_handler(hear_nothing, NULL);
-}
-
-/* Asks on a connection of its own who is there, and whether it knows versions of the API. */
-static bool ask(mongoc_client_t *client, const char *command, const char *version,
-                tide__reply *reply) {
-  bson_t asked = BSON_INITIALIZER;
-  BSON_APPEND_INT32(&asked, command, 1);
-  if (version != NULL) BSON_APPEND_UTF8(&asked, "apiVersion", version);
-  memset(reply, 0, sizeof *reply);
-  bool done =
-      mongoc_client_command_simple(client, "admin", &asked, NULL, &reply->bson, &reply->error);
-  tide__reply_read(reply, done);
-  bson_destroy(&asked);
-  return reply->answer == TIDE__DONE;
-}
-
-static const char *text_field(const bson_t *bson, const char *key) {
-  bson_iter_t i;
-  return bson_iter_init_find(&i, bson, key) && BSON_ITER_HOLDS_UTF8(&i) ? bson_iter_utf8(&i, NULL)
-                                                                        : NULL;
-}
-
-static void name_server(tide__mongo *store, mongoc_client_t *client, const bson_t *hello) {
-  tide__reply build;
-  bool known = ask(client, "buildInfo", NULL, &build);
-  const char *version = known ? text_field(&build.bson, "version") : NULL;
-  const char *set = text_field(hello, "setName"), *router = text_field(hello, "msg");
-  (void)snprintf(store->server, sizeof store->server, "MongoDB %s, %s%s",
-                 version == NULL ? "of an unknown version" : version,
-                 set != NULL                                         ? "replica set "
-                 : router != NULL && strcmp(router, "isdbgrid") == 0 ? "sharded cluster"
-                 : mongoc_uri_get_option_as_bool(store->uri.uri, MONGOC_URI_LOADBALANCED, false)
-                     ? "behind a load balancer"
-                     : "standalone",
-                 set != NULL ? set : "");
-  tide__reply_free(&build);
-}
-
-static int meet(tide__mongo *store, bool *versioned, tide_error *error) {
-  tide__reply hello, ping;
-  mongoc_uri_t *uri = mongoc_uri_copy(store->uri.uri);
-  bson_error_t why = {0};
-  /* One host that refuses is not waited for; of several, one may be about to be elected. */
-  const mongoc_host_list_t *hosts = mongoc_uri_get_hosts(uri);
-  bool several = (hosts != NULL && hosts->next != NULL) || mongoc_uri_get_replica_set(uri) != NULL ||
-                 mongoc_uri_get_srv_hostname(uri) != NULL;
-  (void)mongoc_uri_set_option_as_bool(uri, MONGOC_URI_SERVERSELECTIONTRYONCE, !several);
-  mongoc_client_t *client = mongoc_client_new_from_uri_with_error(uri, &why);
-  mongoc_uri_destroy(uri);
-  if (client == NULL) {
-    memset(&hello, 0, sizeof hello);
-    hello.error = why;
-    hello.answer = why.domain == MONGOC_ERROR_STREAM ? TIDE__UNRESOLVED : TIDE__REFUSED;
-    return tide__mongo_fail(store, "connecting", &hello, error);
-  }
-  (void)mongoc_client_set_error_api(client, MONGOC_ERROR_API_VERSION_2);
-  int code = TIDE_OK;
-  if (!ask(client, "hello", NULL, &hello)) {
-    tide__reply_free(&hello);
-    (void)ask(client, "isMaster", NULL, &hello); /* what it was called before */
-  }
-  if (hello.answer != TIDE__DONE) {
-    code = tide__mongo_fail(store, "connecting", &hello, error);
-  } else {
-    name_server(store, client, &hello.bson);
-    *versioned = ask(client, "ping", "1", &ping);
-    tide__reply_free(&ping);
-    /* who may not log in is told so now */
-    if (!ask(client, "ping", NULL, &ping)) code = tide__mongo_fail(store, "connecting", &ping, error);
-    tide__reply_free(&ping);
-  }
-  tide__reply_free(&hello);
-  mongoc_client_destroy(client);
-  return code;
-}
-
-static int make_pool(tide__mongo *store, bool versioned, tide_error *error) {
-  bson_error_t why = {0};
-  store->pool = mongoc_client_pool_new_with_error(store->uri.uri, &why);
-  if (store->pool == NULL) {
-    tide__reply reply = {.error = why, .answer = TIDE__REFUSED};
-    return tide__mongo_fail(store, "connecting", &reply, error);
-  }
-  bool done = mongoc_client_pool_set_error_api(store->pool, MONGOC_ERROR_API_VERSION_2);
-  if (versioned) {
-    mongoc_server_api_t *api = mongoc_server_api_new(MONGOC_SERVER_API_V1);
-    done = done && mongoc_client_pool_set_server_api(store->pool, api, &why);
-    mongoc_server_api_destroy(api);
-  }
-  if (done) return TIDE_OK;
-  tide__reply reply = {.error = why, .answer = TIDE__REFUSED};
-  return tide__mongo_fail(store, "connecting", &reply, error);
-}
-
 int tide__mongo_open(const char *uri, const tide_store_options *options, tide_store **store,
                      tide_error *error) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   uint64_t seed;
-  bool versioned = false;
   *store = NULL;
-  int code = pthread_once(&once, start_libmongoc) == 0 ? TIDE_OK : tide__fail_memory(error);
-  if (code != TIDE_OK) return code;
   tide__mongo *opened = calloc(1, sizeof *opened);
-  if (opened == NULL) return tide__fail_memory(error);
-  if (pthread_mutex_init(&opened->lock, NULL) != 0) {
+  if (opened == NULL || pthread_once(&once, tide__mongo_start) != 0 ||
+      pthread_mutex_init(&opened->lock, NULL) != 0) {
+    free(opened);
+    return tide__fail_memory(error);
+  }
+  if (pthread_cond_init(&opened->returned, NULL) != 0) {
+    (void)pthread_mutex_destroy(&opened->lock);
     free(opened);
     return tide__fail_memory(error);
   }
@@ -471,13 +368,12 @@ int tide__mongo_open(const char *uri, const tide_store_options *options, tide_st
   opened->owner = getpid();
   opened->patience = options != NULL && options->busy_timeout > 0 ? options->busy_timeout : 10000;
   opened->max_open = options != NULL && options->max_open > 0 ? (size_t)options->max_open : 64;
-  code = tide__mongo_uri_read(uri, &opened->uri, error);
-  if (code == TIDE_OK) code = tide__random(&seed, error);
+  int code = tide__random(&seed, error);
+  if (code == TIDE_OK) code = tide__mongo_uri_read(uri, &opened->uri, error);
   if (code == TIDE_OK) {
     atomic_store(&opened->jitter, seed);
-    code = meet(opened, &versioned, error);
+    code = tide__mongo_meet(opened, error);
   }
-  if (code == TIDE_OK) code = make_pool(opened, versioned, error);
   if (code != TIDE_OK) {
     mongo_close(&opened->base);
     return code;

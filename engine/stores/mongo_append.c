@@ -313,17 +313,20 @@ static size_t group_size(const tide_commit *commits, size_t count) {
   return taken;
 }
 
-static int propose_all(tide__mongo *store, const char *name, tide_commit *commits, size_t count,
+static int propose_all(tide_store *base, const char *name, tide_commit *commits, size_t count,
                        tide_outcome *outcomes, bool as_is, tide_error *error) {
+  tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
+  mongoc_client_t *client;
   bool first = false; /* can anything be appended to a tenant without commits? */
   for (size_t i = 0; i < count; i++)
     first = first || commits[i].version == 0;
   int code = tide__mongo_take(store, name, &tenant, error);
   if (code != TIDE_OK) return code;
+  /* The turn first, then a connection: who waits for its turn holds none. */
   (void)pthread_mutex_lock(&tenant->appending);
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
-  code = tide__mongo_know(store, client, tenant, error);
+  code = tide__mongo_pop(store, &client, error);
+  if (code == TIDE_OK) code = tide__mongo_know(store, client, tenant, error);
   bool known = tide__mongo_is_known(tenant);
   if (code == TIDE_OK && (known || first)) {
     code = tide__mongo_make(store, client, tenant, error);
@@ -338,7 +341,7 @@ static int propose_all(tide__mongo *store, const char *name, tide_commit *commit
     if (as_is)
       code = tide__fail(error, TIDE_CONCURRENCY, "position", "the log of %s is empty", name);
   }
-  mongoc_client_pool_push(store->pool, client);
+  tide__mongo_push(store, client);
   (void)pthread_mutex_unlock(&tenant->appending);
   tide__mongo_give(store, tenant);
   return code;
@@ -346,7 +349,7 @@ static int propose_all(tide__mongo *store, const char *name, tide_commit *commit
 
 int tide__mongo_append(tide_store *base, const char *tenant, tide_commit *commits, size_t count,
                        tide_outcome *outcomes, tide_error *error) {
-  return propose_all((tide__mongo *)base, tenant, commits, count, outcomes, false, error);
+  return propose_all(base, tenant, commits, count, outcomes, false, error);
 }
 
 int tide__mongo_import(tide_store *base, const char *tenant, const tide_commit *commits,
@@ -354,7 +357,7 @@ int tide__mongo_import(tide_store *base, const char *tenant, const tide_commit *
   tide_commit *copies = malloc(count * sizeof *copies);
   if (copies == NULL) return tide__fail_memory(error);
   memcpy(copies, commits, count * sizeof *copies);
-  int code = propose_all((tide__mongo *)base, tenant, copies, count, NULL, true, error);
+  int code = propose_all(base, tenant, copies, count, NULL, true, error);
   free(copies);
   return code;
 }

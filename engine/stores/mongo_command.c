@@ -153,6 +153,14 @@ static bson_t *fresh(tide__reply *reply) {
   return &reply->bson;
 }
 
+void tide__mongo_command(mongoc_client_t *client, const char *database, const bson_t *command,
+                         tide__reply *reply) {
+  begin(reply);
+  bool done =
+      mongoc_client_command_simple(client, database, command, NULL, fresh(reply), &reply->error);
+  tide__reply_read(reply, done);
+}
+
 void tide__mongo_read(mongoc_client_t *client, const char *database, const bson_t *command,
                       const char *level, tide__reply *reply) {
   bson_t options = BSON_INITIALIZER;

@@ -11,21 +11,6 @@
 
 #define LIST_PAGE 1000
 
-static int take(tide_store *base, const char *name, tide__mongo_tenant **tenant,
-                mongoc_client_t **client, tide_error *error) {
-  tide__mongo *store = (tide__mongo *)base;
-  *client = NULL;
-  int code = tide__mongo_take(store, name, tenant, error);
-  if (code == TIDE_OK) *client = mongoc_client_pool_pop(store->pool);
-  return code;
-}
-
-static void give(tide_store *base, tide__mongo_tenant *tenant, mongoc_client_t *client) {
-  tide__mongo *store = (tide__mongo *)base;
-  if (client != NULL) mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
-}
-
 static int copy_bytes(tide_bytes *to, const uint8_t *data, size_t size, tide_error *error) {
   to->data = malloc(size);
   if (to->data == NULL) return tide__fail_memory(error);
@@ -103,7 +88,7 @@ int tide__mongo_get_document(tide_store *base, const char *name, const char *pat
   tide__reply reply;
   stored document;
   *reflects = 0;
-  int code = take(base, name, &tenant, &client, error);
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code == TIDE_OK) code = tide__mongo_know((tide__mongo *)base, client, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant)) {
     bson_t *command = find_document(path);
@@ -115,7 +100,7 @@ int tide__mongo_get_document(tide_store *base, const char *name, const char *pat
     tide__reply_free(&reply);
     bson_destroy(command);
   }
-  give(base, tenant, client);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }
 
@@ -380,7 +365,7 @@ int tide__mongo_put_documents(tide_store *base, const char *name, const tide_doc
   bool any = false, able = false; /* deleting makes no tenant */
   for (size_t i = 0; i < count; i++)
     any = any || documents[i].body != NULL;
-  int code = take(base, name, &tenant, &client, error);
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code == TIDE_OK)
     code = any ? tide__mongo_make(store, client, tenant, error)
                : tide__mongo_know(store, client, tenant, error);
@@ -394,7 +379,7 @@ int tide__mongo_put_documents(tide_store *base, const char *name, const tide_doc
       tide__reply_free(&reply);
     }
   }
-  give(base, tenant, client);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }
 
@@ -416,7 +401,7 @@ int tide__mongo_list_documents(tide_store *base, const char *name, const char *p
   tide__names list = {.limit = limit, .prefix = prefix};
   bool behind = after != NULL && strcmp(after, prefix) >= 0;
   bson_strncpy(list.last, behind ? after : prefix, sizeof list.last);
-  int code = take(base, name, &tenant, &client, error);
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code == TIDE_OK) code = tide__mongo_know((tide__mongo *)base, client, tenant, error);
   while (code == TIDE_OK && tide__mongo_is_known(tenant) && !list.ended && list.count < limit) {
     tide__reply reply;
@@ -428,7 +413,7 @@ int tide__mongo_list_documents(tide_store *base, const char *name, const char *p
     bson_destroy(command);
     behind = true;
   }
-  give(base, tenant, client);
+  tide__mongo_leave(base, tenant, client);
   if (code != TIDE_OK) {
     tide__bytes_free(&list.names);
     return code;
@@ -477,7 +462,7 @@ int tide__mongo_get_snapshot(tide_store *base, const char *name, const char *typ
   tide__mongo_tenant *tenant;
   mongoc_client_t *client;
   tide__reply reply;
-  int code = take(base, name, &tenant, &client, error);
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code == TIDE_OK) code = tide__mongo_know((tide__mongo *)base, client, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant)) {
     bson_t *command = BCON_NEW("find", BCON_UTF8("snapshots"), "filter", "{", "_id", "{", "type",
@@ -488,7 +473,7 @@ int tide__mongo_get_snapshot(tide_store *base, const char *name, const char *typ
     tide__reply_free(&reply);
     bson_destroy(command);
   }
-  give(base, tenant, client);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }
 
@@ -543,7 +528,7 @@ int tide__mongo_put_snapshot(tide_store *base, const char *name, const char *typ
   mongoc_client_t *client;
   tide__reply reply;
   int64_t events = 0;
-  int code = take(base, name, &tenant, &client, error);
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code == TIDE_OK)
     code = count_events(store, client, tenant, type, id, snapshot->version, &events, error);
   if (code == TIDE_OK && snapshot->version >= events)
@@ -556,6 +541,6 @@ int tide__mongo_put_snapshot(tide_store *base, const char *name, const char *typ
     tide__reply_free(&reply);
     bson_destroy(command);
   }
-  give(base, tenant, client);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }

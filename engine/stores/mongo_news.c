@@ -111,9 +111,9 @@ int tide__mongo_wait(tide_store *base, const char *name, int64_t position, int64
   const int64_t end = tide__monotonic() + timeout;
   int64_t pause = 1;
   tide__mongo_tenant *tenant;
-  int code = tide__mongo_take(store, name, &tenant, error);
+  mongoc_client_t *client;
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   code = tide__mongo_look(store, client, tenant, error);
   for (;;) {
     if (code == TIDE_OK) code = look_at_tail(store, client, tenant, head, error);
@@ -127,7 +127,6 @@ int tide__mongo_wait(tide_store *base, const char *name, int64_t position, int64
     tide__mongo_sleep(pause < left ? pause : left);
     pause = pause < 50 ? pause * 2 : 100;
   }
-  mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }

@@ -243,14 +243,13 @@ static int next_commit(mongo_scan *scan, mongoc_client_t *client, tide__mongo_te
 static int fetch_commit(mongo_scan *scan, bool *got, tide_error *error) {
   tide__mongo *store = (tide__mongo *)scan->base.store;
   tide__mongo_tenant *tenant;
-  int code = tide__mongo_take(store, scan->tenant, &tenant, error);
+  mongoc_client_t *client;
+  int code = tide__mongo_enter(scan->base.store, scan->tenant, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   code = tide__mongo_know(store, client, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant))
     code = next_commit(scan, client, tenant, got, error);
-  mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(scan->base.store, tenant, client);
   return code;
 }
 

@@ -209,15 +209,14 @@ int tide__mongo_make(tide__mongo *store, mongoc_client_t *client, tide__mongo_te
 int tide__mongo_setup(tide_store *base, const char *name, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  int code = tide__mongo_take(store, name, &tenant, error);
+  mongoc_client_t *client;
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   (void)pthread_mutex_lock(&tenant->lock);
   tenant->ready = false; /* whoever asks for it wants it looked at */
   (void)pthread_mutex_unlock(&tenant->lock);
   code = tide__mongo_make(store, client, tenant, error);
-  mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }
 
@@ -245,16 +244,15 @@ static int check_ids(tide__mongo *store, mongoc_client_t *client, const tide__mo
 int tide__mongo_check(tide_store *base, const char *name, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  int code = tide__mongo_take(store, name, &tenant, error);
+  mongoc_client_t *client;
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   code = tide__mongo_know(store, client, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant)) {
     code = check_indexes(store, client, tenant->database, error);
     if (code == TIDE_OK) code = check_ids(store, client, tenant, error);
   }
-  mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }
 
@@ -391,15 +389,14 @@ int tide__mongo_close_hole(tide_store *base, const char *name, int64_t position,
                            const char *reason, int64_t *events, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  int code = tide__mongo_take(store, name, &tenant, error);
+  mongoc_client_t *client;
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   code = tide__mongo_know(store, client, tenant, error);
   if (code == TIDE_OK && !tide__mongo_is_known(tenant))
     code = tide__fail(error, TIDE_INVALID_ARGUMENT, "position", "there is no tenant %s", name);
   if (code == TIDE_OK)
     code = close_hole(store, client, tenant, position, actor, reason, events, error);
-  mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }

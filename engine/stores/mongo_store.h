@@ -2,7 +2,8 @@
 ** command to the server.
 **
 **   mongo_uri.c        connection strings: what may stand in them, what never shows
-**   mongo.c            the store: its pool of connections, its tenants, what it can
+**   mongo.c            the store: its tenants, what its database can
+**   mongo_pool.c       connections, shared by the threads
 **   mongo_command.c    one command: sending it, and what its answer means
 **   mongo_setup.c      a tenant's database: its mark, its indexes, holes in its order
 **   mongo_tail.c       the head of a tenant's log, and how it is followed
@@ -58,17 +59,21 @@ typedef struct tide__mongo {
   tide_store base; /* first member */
   pid_t owner;
   tide__mongo_uri uri;
-  mongoc_client_pool_t *pool;
-  int patience; /* ms until an unresolved command is given up */
+  bool versioned; /* the server knows versions of the API */
+  int patience;   /* ms until an unresolved command is given up */
   size_t max_open;
   char server[96];                          /* "MongoDB 7.0.5, replica set rs0" */
   _Atomic int transactions, change_streams; /* tide__ability */
   _Atomic int64_t proposals, reproposals;   /* groups sent, and sent again behind another's */
   _Atomic uint64_t jitter;
-  pthread_mutex_t lock; /* the tenants */
+  pthread_mutex_t lock; /* all that follows */
   tide__mongo_tenant *tenants;
   size_t open;
   int64_t uses;
+  pthread_cond_t returned; /* a connection */
+  mongoc_client_t **idle;
+  size_t idle_count, idle_room;
+  int clients; /* idle and in use */
 } tide__mongo;
 
 /* A commit that is being proposed. */
@@ -112,6 +117,20 @@ int tide__mongo_take(tide__mongo *store, const char *name, tide__mongo_tenant **
                      tide_error *error);
 void tide__mongo_give(tide__mongo *store, tide__mongo_tenant *tenant); /* NULL is harmless */
 
+/* Both, and a connection for this thread alone. */
+int tide__mongo_enter(tide_store *store, const char *name, tide__mongo_tenant **tenant,
+                      mongoc_client_t **client, tide_error *error);
+void tide__mongo_leave(tide_store *store, tide__mongo_tenant *tenant, mongoc_client_t *client);
+
+/* ---- Connections ---------------------------------------------------------------- */
+
+void tide__mongo_start(void); /* once in a process */
+/* Who is there: fills store->server and store->versioned. */
+int tide__mongo_meet(tide__mongo *store, tide_error *error);
+int tide__mongo_pop(tide__mongo *store, mongoc_client_t **client, tide_error *error);
+void tide__mongo_push(tide__mongo *store, mongoc_client_t *client); /* NULL is harmless */
+void tide__mongo_close_pool(tide__mongo *store);                    /* all were pushed */
+
 /* A number below `limit`; each caller gets another one. */
 uint64_t tide__mongo_dice(tide__mongo *store, uint64_t limit);
 void tide__mongo_sleep(int64_t ms);
@@ -144,6 +163,9 @@ typedef struct tide__reply {
 
 void tide__reply_free(tide__reply *reply);
 
+/* A command as it is, without concerns. */
+void tide__mongo_command(mongoc_client_t *client, const char *database, const bson_t *command,
+                         tide__reply *reply);
 /* Reads with majority concern from the primary. `level` NULL: majority. */
 void tide__mongo_read(mongoc_client_t *client, const char *database, const bson_t *command,
                       const char *level, tide__reply *reply);

@@ -291,9 +291,9 @@ int tide__mongo_catch_up(tide__mongo *store, mongoc_client_t *client, tide__mong
 int tide__mongo_head(tide_store *base, const char *name, tide_head *head, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  int code = tide__mongo_take(store, name, &tenant, error);
+  mongoc_client_t *client;
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   code = tide__mongo_look(store, client, tenant, error);
   if (code == TIDE_OK) code = tide__mongo_catch_up(store, client, tenant, NULL, error);
   if (code == TIDE_OK) {
@@ -301,8 +301,7 @@ int tide__mongo_head(tide_store *base, const char *name, tide_head *head, tide_e
     *head = tenant->head;
     (void)pthread_mutex_unlock(&tenant->lock);
   }
-  mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }
 
@@ -434,14 +433,13 @@ int tide__mongo_find_command(tide_store *base, const char *name, const char *typ
                              tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  int code = tide__mongo_take(store, name, &tenant, error);
+  mongoc_client_t *client;
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   code = tide__mongo_know(store, client, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant))
     code = tide__mongo_commit_of(store, client, tenant, type, id, command_id, position, version,
                                  error);
-  mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }

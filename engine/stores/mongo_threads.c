@@ -111,11 +111,11 @@ int tide__mongo_lease(tide_store *base, const char *name, const char *thread, co
                       int64_t duration, tide_lease *lease, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
+  mongoc_client_t *client;
   tide_lease given = {0};
   bool able = false;
-  int code = tide__mongo_take(store, name, &tenant, error);
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   code = tide__mongo_make(store, client, tenant, error);
   if (code == TIDE_OK)
     code = tide__mongo_transactions(store, client, tenant->database, &able, error);
@@ -137,8 +137,7 @@ int tide__mongo_lease(tide_store *base, const char *name, const char *thread, co
     }
     tide__reply_free(&reply);
   }
-  mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(base, tenant, client);
   if (code == TIDE_OK) *lease = given;
   return code;
 }
@@ -289,13 +288,13 @@ int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *t
                                tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
+  mongoc_client_t *client;
   bool able = false;
   uint64_t bits[2];
   cursor_commit c = {
       .thread = thread, .owner = owner, .token = token, .cursors = cursors, .release = release};
-  int code = tide__mongo_take(store, name, &tenant, error);
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   code = tide__random(&bits[0], error);
   if (code == TIDE_OK) code = tide__random(&bits[1], error);
   if (code == TIDE_OK) memcpy(c.id, bits, sizeof bits);
@@ -309,8 +308,7 @@ int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *t
            : able     ? commit_together(store, client, tenant->database, &c, documents, count, error)
                       : commit_apart(store, client, tenant->database, &c, documents, count, error);
   }
-  mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }
 
@@ -320,11 +318,11 @@ int tide__mongo_list_threads(tide_store *base, const char *name, const char *aft
                              tide_bytes *names, size_t *count, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
+  mongoc_client_t *client;
   tide__names list = {.limit = limit, .prefix = ""};
   bson_strncpy(list.last, after == NULL ? "" : after, sizeof list.last);
-  int code = tide__mongo_take(store, name, &tenant, error);
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   code = tide__mongo_know(store, client, tenant, error);
   while (code == TIDE_OK && tide__mongo_is_known(tenant) && !list.ended && list.count < limit) {
     tide__reply reply;
@@ -339,8 +337,7 @@ int tide__mongo_list_threads(tide_store *base, const char *name, const char *aft
     tide__reply_free(&reply);
     bson_destroy(command);
   }
-  mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(base, tenant, client);
   if (code != TIDE_OK) {
     tide__bytes_free(&list.names);
     return code;
@@ -354,10 +351,10 @@ int tide__mongo_get_thread(tide_store *base, const char *name, const char *threa
                            tide_thread *to, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
+  mongoc_client_t *client;
   answered has = {.owner = ""};
-  int code = tide__mongo_take(store, name, &tenant, error);
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   code = tide__mongo_know(store, client, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant)) {
     tide__reply reply;
@@ -381,8 +378,7 @@ int tide__mongo_get_thread(tide_store *base, const char *name, const char *threa
   } else if (code == TIDE_OK) {
     code = copy_cursors(&has, &to->cursors, error);
   }
-  mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }
 
@@ -405,9 +401,9 @@ int tide__mongo_put_thread(tide_store *base, const char *name, const char *threa
                            const tide_bytes *cursors, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  int code = tide__mongo_take(store, name, &tenant, error);
+  mongoc_client_t *client;
+  int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
   code = tide__mongo_make(store, client, tenant, error);
   if (code == TIDE_OK) {
     tide__reply reply;
@@ -421,7 +417,6 @@ int tide__mongo_put_thread(tide_store *base, const char *name, const char *threa
     }
     tide__reply_free(&reply);
   }
-  mongoc_client_pool_push(store->pool, client);
-  tide__mongo_give(store, tenant);
+  tide__mongo_leave(base, tenant, client);
   return code;
 }
