@@ -21,6 +21,8 @@ int tide__store_open(const char *uri, const tide_store_options *options, tide_st
   if (chosen.busy_timeout == 0) chosen.busy_timeout = 10000;
   if (chosen.max_open == 0) chosen.max_open = 64;
   if (strncmp(uri, "sqlite:", 7) == 0) return tide__sqlite_open(uri + 7, &chosen, store, error);
+  if (strncmp(uri, "mongodb://", 10) == 0 || strncmp(uri, "mongodb+srv://", 14) == 0)
+    return tide__mongo_open(uri, &chosen, store, error);
   if (strcmp(uri, "memory:") == 0) return tide__memory_open(&chosen, store, error);
   if (strncmp(uri, "memory:", 7) == 0)
     return tide__fail(error, TIDE_INVALID_ARGUMENT, "uri", "uri has something behind memory:");
@@ -28,8 +30,10 @@ int tide__store_open(const char *uri, const tide_store_options *options, tide_st
   const char *colon = strchr(uri, ':');
   if (colon == NULL)
     return tide__fail(error, TIDE_INVALID_ARGUMENT, "uri",
-                      "uri has no scheme: it is sqlite:FOLDER or memory:");
+                      "uri has no scheme: it is sqlite:FOLDER, mongodb://… or memory:");
   int scheme = colon - uri > SHOWN_URI ? SHOWN_URI : (int)(colon - uri);
   return tide__fail(error, TIDE_INVALID_ARGUMENT, "uri",
-                    "uri with the scheme '%.*s' is none of sqlite:FOLDER and memory:", scheme, uri);
+                    "uri with the scheme '%.*s' is none of sqlite:FOLDER, mongodb://…, "
+                    "mongodb+srv://… and memory:",
+                    scheme, uri);
 }

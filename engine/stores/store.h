@@ -236,8 +236,9 @@ struct tide_scan {
 
 /* ---- store.c: what callers use ------------------------------------------ */
 
-/* Opens by URI: "memory:" or "sqlite:FOLDER" (the folder is made where its parent
-** exists). TIDE_INVALID_ARGUMENT "uri" for any other; TIDE_STORE where the folder
+/* Opens by URI: "memory:", "sqlite:FOLDER" (the folder is made where its parent exists), or
+** "mongodb://…" and "mongodb+srv://…" (docs/mongodb.md; the server must be there).
+** TIDE_INVALID_ARGUMENT "uri" for any other; TIDE_STORE where the folder or the server
 ** cannot be used. options may be NULL. */
 int tide__store_open(const char *uri, const tide_store_options *options, tide_store **store,
                      tide_error *error);
@@ -335,5 +336,7 @@ int tide__fail_lease(const char *thread, int64_t token, int64_t current, tide_er
 int tide__memory_open(const tide_store_options *options, tide_store **store, tide_error *error);
 int tide__sqlite_open(const char *folder, const tide_store_options *options, tide_store **store,
                       tide_error *error);
+int tide__mongo_open(const char *uri, const tide_store_options *options, tide_store **store,
+                     tide_error *error);
 
 #endif

@@ -1,0 +1,360 @@
+/* mongo_append.c - proposing a group of commits to MongoDB.
+**
+** A group is proposed behind the head that we know, as one ordered insertMany, and only if a
+** majority has all before it. Any answer but a clean one is resolved by reading the tail,
+** which tells which of the group are in; the rest is decided again on what is there now, and
+** proposed again. So it does not matter whether an answer was lost, late or a duplicate:
+** docs/mongodb.md has the proof. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/id.h"
+#include "stores/mongo_store.h"
+
+/* A group is one command in one message: libmongoc would split at 48,000,000 bytes. */
+#define GROUP_COMMITS 1000
+#define GROUP_BYTES   ((size_t)8 << 20)
+
+#define PAUSE_AGAINST_OTHERS 4 /* at most 2^4 ms */
+
+typedef struct group {
+  tide__mongo *store;
+  mongoc_client_t *client;
+  tide__mongo_tenant *tenant;
+  tide__proposal *proposals;
+  size_t count;
+  bool as_is;  /* commits that have their positions, times and hashes already */
+  bool chosen; /* some were sent */
+} group;
+
+/* ---- Deciding ------------------------------------------------------------------------------ */
+
+static bool same_aggregate(const tide_commit *a, const tide_commit *b) {
+  return strcmp(a->id, b->id) == 0 && strcmp(a->type, b->type) == 0;
+}
+
+/* The version that comes next: behind the group's own commits that are to be sent, else as
+** known. -1: nobody knows. Under tenant->lock. */
+static int64_t next_of(const group *g, size_t index) {
+  const tide__proposal *p = &g->proposals[index];
+  for (size_t i = index; i-- > 0;)
+    if (g->proposals[i].sent && same_aggregate(g->proposals[i].commit, p->commit))
+      return g->proposals[i].commit->version + g->proposals[i].commit->count;
+  return tide__mongo_known_next(g->tenant, p->commit->type, p->commit->id);
+}
+
+/* A refused version may be a command that comes again. */
+static int refuse(group *g, tide__proposal *p, tide_error *error) {
+  int64_t position = -1, version;
+  const tide_commit *c = p->commit;
+  if (g->as_is) {
+    (void)pthread_mutex_lock(&g->tenant->lock);
+    int64_t next = tide__mongo_known_next(g->tenant, c->type, c->id);
+    (void)pthread_mutex_unlock(&g->tenant->lock);
+    return tide__fail_import(c, next, error);
+  }
+  if (c->command_id != NULL) {
+    int code = tide__mongo_commit_of(g->store, g->client, g->tenant, c->type, c->id, c->command_id,
+                                     &position, &version, error);
+    if (code != TIDE_OK) return code;
+  }
+  p->outcome = position >= 0 ? TIDE_DUPLICATE : TIDE_CONFLICT;
+  if (position >= 0) p->commit->position = position;
+  return TIDE_OK;
+}
+
+/* What the group cannot be decided without is asked for first: `tenant->lock` is not held
+** during a command. */
+static int ask_versions(group *g, tide_error *error) {
+  for (size_t i = 0; i < g->count; i++) {
+    tide__proposal *p = &g->proposals[i];
+    int64_t next, position, version;
+    if (p->outcome != 0) continue;
+    if (p->look_at_command) {
+      p->look_at_command = false;
+      int code = tide__mongo_commit_of(g->store, g->client, g->tenant, p->commit->type,
+                                       p->commit->id, p->commit->command_id, &position, &version,
+                                       error);
+      if (code != TIDE_OK) return code;
+      if (position >= 0) {
+        p->outcome = TIDE_DUPLICATE;
+        p->commit->position = position;
+        continue;
+      }
+    }
+    (void)pthread_mutex_lock(&g->tenant->lock);
+    bool known = !p->look_at_version &&
+                 tide__mongo_known_next(g->tenant, p->commit->type, p->commit->id) >= 0;
+    (void)pthread_mutex_unlock(&g->tenant->lock);
+    /* An unknown aggregate is taken for a new one: the key on its version 0 knows better. */
+    if (known || (p->commit->version == 0 && !p->look_at_version)) continue;
+    p->look_at_version = false;
+    int code = tide__mongo_find_next(g->store, g->client, g->tenant, p->commit->type,
+                                     p->commit->id, &next, error);
+    if (code != TIDE_OK) return code;
+  }
+  return TIDE_OK;
+}
+
+/* Gives a commit its place behind `head`, which it moves. What is imported has one: the first
+** of a group must fit there, and that the others follow it has been checked. */
+static int place(const group *g, tide__proposal *p, tide_head *head, int64_t now,
+                 tide_error *error) {
+  if (!g->as_is) return tide__commit_seal(p->commit, head, now, error);
+  if (head->position == g->tenant->head.position) {
+    int code = tide__import_follows(p->commit, head, g->tenant->torn, error);
+    if (code != TIDE_OK) return code;
+  }
+  head->position = p->commit->position + p->commit->count;
+  return TIDE_OK;
+}
+
+/* Chooses what is sent, in order, and places it behind the head as it is now. A commit with
+** another version than the next one is left for `refuse`. */
+static int decide(group *g, bool *refused, tide_error *error) {
+  int code = TIDE_OK;
+  const int64_t now = tide__now();
+  g->chosen = *refused = false;
+  (void)pthread_mutex_lock(&g->tenant->lock);
+  tide_head head = g->tenant->head;
+  for (size_t i = 0; i < g->count; i++)
+    g->proposals[i].sent = false;
+  for (size_t i = 0; i < g->count && code == TIDE_OK; i++) {
+    tide__proposal *p = &g->proposals[i];
+    if (p->outcome != 0) continue;
+    int64_t next = next_of(g, i);
+    if (next < 0) next = 0;
+    p->mismatch = p->commit->version != next;
+    *refused = *refused || p->mismatch;
+    if (p->mismatch) continue;
+    code = place(g, p, &head, now, error);
+    p->sent = code == TIDE_OK;
+    g->chosen = g->chosen || p->sent;
+  }
+  (void)pthread_mutex_unlock(&g->tenant->lock);
+  return code;
+}
+
+/* The commits that were not chosen are refused; but only after those before them on the same
+** aggregate are in, for these may be refused themselves. */
+static int refuse_others(group *g, tide_error *error) {
+  for (size_t i = 0; i < g->count; i++) {
+    tide__proposal *p = &g->proposals[i];
+    if (p->outcome != 0 || !p->mismatch) continue;
+    bool waits = false;
+    for (size_t k = 0; k < i && !waits; k++)
+      waits = g->proposals[k].sent && g->proposals[k].outcome == 0 &&
+              same_aggregate(g->proposals[k].commit, p->commit);
+    if (waits) continue;
+    int code = refuse(g, p, error);
+    if (code != TIDE_OK) return code;
+  }
+  return TIDE_OK;
+}
+
+/* ---- Sending ---------------------------------------------------------------------------------- */
+
+static void send_group(group *g, tide__reply *reply) {
+  bson_t **documents = calloc(g->count, sizeof *documents);
+  size_t count = 0;
+  if (documents == NULL) {
+    memset(reply, 0, sizeof *reply);
+    bson_init(&reply->bson);
+    reply->answer = TIDE__REFUSED;
+    bson_strncpy(reply->error.message, "out of memory", sizeof reply->error.message);
+    return;
+  }
+  for (size_t i = 0; i < g->count; i++) {
+    if (!g->proposals[i].sent) continue;
+    documents[count] = bson_new();
+    tide__mongo_document(g->proposals[i].commit, g->proposals[i].id, documents[count++]);
+  }
+  atomic_fetch_add(&g->store->proposals, 1);
+  tide__mongo_insert(g->client, g->tenant->database, "events", documents, count, reply);
+  for (size_t i = 0; i < count; i++)
+    bson_destroy(documents[i]);
+  free(documents);
+}
+
+/* A clean acknowledgement: all that was sent is in, and a majority has it. */
+static void acknowledge(group *g) {
+  (void)pthread_mutex_lock(&g->tenant->lock);
+  for (size_t i = 0; i < g->count; i++) {
+    tide__proposal *p = &g->proposals[i];
+    if (!p->sent || p->outcome != 0) continue;
+    p->outcome = TIDE_APPENDED;
+    /* another thread may have read it, and moved the head, already */
+    if (p->commit->position == g->tenant->head.position)
+      tide__mongo_apply(g->tenant, p->commit);
+  }
+  g->tenant->looked = tide__monotonic();
+  (void)pthread_mutex_unlock(&g->tenant->lock);
+}
+
+/* The proposal that a unique key refused. */
+static tide__proposal *refused_one(group *g, int64_t index) {
+  for (size_t i = 0; i < g->count; i++)
+    if (g->proposals[i].sent && index-- == 0) return &g->proposals[i];
+  return NULL;
+}
+
+/* What is to be asked after a key refused a commit. On _id another writer came first, or we
+** did ourselves: the tail tells. */
+static void read_refusal(group *g, const tide__reply *reply) {
+  tide__proposal *p = refused_one(g, reply->index);
+  if (p == NULL || strcmp(reply->key, "_id") == 0) return;
+  if (reply->on_command && p->commit->command_id != NULL)
+    p->look_at_command = true;
+  else
+    p->look_at_version = true;
+}
+
+static size_t open_proposals(const group *g) {
+  size_t open = 0;
+  for (size_t i = 0; i < g->count; i++)
+    open += g->proposals[i].outcome == 0;
+  return open;
+}
+
+/* Sends what was decided, and finds out what became of it. */
+static int resolve(group *g, tide__patience *patience, tide_error *error) {
+  tide__reply reply;
+  bool news = false;
+  int code = TIDE_OK;
+  send_group(g, &reply);
+  if (reply.answer == TIDE__DONE) {
+    acknowledge(g);
+  } else if (reply.answer == TIDE__REFUSED) {
+    code = tide__mongo_fail(g->store, "writing the commits", &reply, error);
+  } else {
+    size_t before = open_proposals(g);
+    if (reply.answer == TIDE__DUPLICATE) read_refusal(g, &reply);
+    code = tide__mongo_catch_up(g->store, g->client, g->tenant, &news, error);
+    if (reply.answer == TIDE__DUPLICATE) atomic_fetch_add(&g->store->reproposals, 1);
+    /* who has just got on tries again at once; against others, not much later than they */
+    if (open_proposals(g) < before) patience->attempt = 0;
+    if (news && patience->attempt > PAUSE_AGAINST_OTHERS) patience->attempt = PAUSE_AGAINST_OTHERS;
+    if (code == TIDE_OK && open_proposals(g) > 0 && !tide__patience_again(patience))
+      code = reply.answer == TIDE__DUPLICATE
+                 ? tide__fail_store(error, 1,
+                                    "other writers came first on %s for %d ms: none of the commits "
+                                    "was written",
+                                    g->tenant->name, g->store->patience)
+                 : tide__mongo_fail(g->store, "writing", &reply, error);
+  }
+  tide__reply_free(&reply);
+  return code;
+}
+
+static int propose(group *g, tide_error *error) {
+  tide__patience patience = tide__patience_begin(g->store);
+  bool refused = false, fresh = g->as_is;
+  int code = tide__mongo_look(g->store, g->client, g->tenant, error);
+  (void)pthread_mutex_lock(&g->tenant->lock);
+  bool warm = g->tenant->warm;
+  (void)pthread_mutex_unlock(&g->tenant->lock);
+  if (code == TIDE_OK && (!warm || g->as_is))
+    code = tide__mongo_catch_up(g->store, g->client, g->tenant, NULL, error);
+  while (code == TIDE_OK && open_proposals(g) > 0) {
+    code = ask_versions(g, error);
+    if (code == TIDE_OK) code = decide(g, &refused, error);
+    if (code != TIDE_OK) break;
+    if (refused && !fresh) { /* what is known may lie behind: only what is there now refuses */
+      fresh = true;
+      code = tide__mongo_catch_up(g->store, g->client, g->tenant, NULL, error);
+      continue;
+    }
+    if (refused && g->as_is) return refuse_others(g, error); /* before anything is written */
+    if (g->chosen) code = resolve(g, &patience, error);
+    if (code == TIDE_OK && refused) code = refuse_others(g, error);
+  }
+  return code;
+}
+
+/* Proposes with the tenant told of it, so that whoever reads the tail finds them. */
+static int propose_group(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
+                         tide_commit *commits, tide_outcome *outcomes, size_t count, bool as_is,
+                         tide_error *error) {
+  group g = {.store = store, .client = client, .tenant = tenant, .count = count, .as_is = as_is};
+  g.proposals = calloc(count, sizeof *g.proposals);
+  if (g.proposals == NULL) return tide__fail_memory(error);
+  int code = TIDE_OK;
+  for (size_t i = 0; i < count && code == TIDE_OK; i++) {
+    uint64_t bits[2];
+    g.proposals[i].commit = &commits[i];
+    code = tide__random(&bits[0], error);
+    if (code == TIDE_OK) code = tide__random(&bits[1], error);
+    if (code == TIDE_OK) memcpy(g.proposals[i].id, bits, sizeof bits);
+  }
+  (void)pthread_mutex_lock(&tenant->lock);
+  tenant->proposals = g.proposals;
+  tenant->proposal_count = count;
+  (void)pthread_mutex_unlock(&tenant->lock);
+  if (code == TIDE_OK) code = propose(&g, error);
+  (void)pthread_mutex_lock(&tenant->lock);
+  tenant->proposals = NULL;
+  tenant->proposal_count = 0;
+  (void)pthread_mutex_unlock(&tenant->lock);
+  for (size_t i = 0; i < count && code == TIDE_OK && outcomes != NULL; i++)
+    outcomes[i] = g.proposals[i].outcome;
+  free(g.proposals);
+  return code;
+}
+
+/* As many commits as one group takes: at least one. */
+static size_t group_size(const tide_commit *commits, size_t count) {
+  size_t taken = 0, bytes = 0;
+  while (taken < count && taken < GROUP_COMMITS) {
+    bytes += commits[taken].body_size;
+    if (taken > 0 && bytes > GROUP_BYTES) break;
+    taken++;
+  }
+  return taken;
+}
+
+static int propose_all(tide__mongo *store, const char *name, tide_commit *commits, size_t count,
+                       tide_outcome *outcomes, bool as_is, tide_error *error) {
+  tide__mongo_tenant *tenant;
+  bool first = false; /* can anything be appended to a tenant without commits? */
+  for (size_t i = 0; i < count; i++)
+    first = first || commits[i].version == 0;
+  int code = tide__mongo_take(store, name, &tenant, error);
+  if (code != TIDE_OK) return code;
+  (void)pthread_mutex_lock(&tenant->appending);
+  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
+  code = tide__mongo_know(store, client, tenant, error);
+  bool known = tide__mongo_is_known(tenant);
+  if (code == TIDE_OK && (known || first)) {
+    code = tide__mongo_make(store, client, tenant, error);
+    for (size_t at = 0, size; at < count && code == TIDE_OK; at += size) {
+      size = group_size(commits + at, count - at);
+      code = propose_group(store, client, tenant, commits + at,
+                           outcomes == NULL ? NULL : outcomes + at, size, as_is, error);
+    }
+  } else if (code == TIDE_OK) {
+    for (size_t i = 0; i < count && outcomes != NULL; i++)
+      outcomes[i] = TIDE_CONFLICT;
+    if (as_is)
+      code = tide__fail(error, TIDE_CONCURRENCY, "position", "the log of %s is empty", name);
+  }
+  mongoc_client_pool_push(store->pool, client);
+  (void)pthread_mutex_unlock(&tenant->appending);
+  tide__mongo_give(store, tenant);
+  return code;
+}
+
+int tide__mongo_append(tide_store *base, const char *tenant, tide_commit *commits, size_t count,
+                       tide_outcome *outcomes, tide_error *error) {
+  return propose_all((tide__mongo *)base, tenant, commits, count, outcomes, false, error);
+}
+
+int tide__mongo_import(tide_store *base, const char *tenant, const tide_commit *commits,
+                       size_t count, tide_error *error) {
+  tide_commit *copies = malloc(count * sizeof *copies);
+  if (copies == NULL) return tide__fail_memory(error);
+  memcpy(copies, commits, count * sizeof *copies);
+  int code = propose_all((tide__mongo *)base, tenant, copies, count, NULL, true, error);
+  free(copies);
+  return code;
+}

@@ -1,0 +1,133 @@
+/* mongo_news.c - waiting for commits in MongoDB: by a change stream where the server has
+** them, else by asking. Both only wake: what is there is what a read of the tail finds. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "stores/mongo_store.h"
+
+#define SLICE 1000 /* ms that a stream is waited on before the tail is read all the same */
+
+/* Where the stream goes on: a token that this process had before. */
+static bson_t *stream_options(tide__mongo_tenant *tenant, int64_t wait) {
+  bson_t *options = BCON_NEW("maxAwaitTimeMS", BCON_INT64(wait), "batchSize", BCON_INT32(1));
+  (void)pthread_mutex_lock(&tenant->lock);
+  if (tenant->resume != NULL) BSON_APPEND_DOCUMENT(options, "resumeAfter", tenant->resume);
+  (void)pthread_mutex_unlock(&tenant->lock);
+  return options;
+}
+
+static void keep_token(tide__mongo_tenant *tenant, const bson_t *token) {
+  (void)pthread_mutex_lock(&tenant->lock);
+  if (tenant->resume != NULL) bson_destroy(tenant->resume);
+  tenant->resume = token == NULL ? NULL : bson_copy(token);
+  (void)pthread_mutex_unlock(&tenant->lock);
+}
+
+/* Codes of servers that have no change streams, or none for us: not found, not supported, not
+** on a standalone, not authorized, an unknown stage. */
+static bool is_unsupported(int code) {
+  static const int codes[] = {13, 59, 72, 115, 238, 303, 8000, 40324, 40573};
+  for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+    if (codes[i] == code) return true;
+  return false;
+}
+
+/* Opens the stream; NULL where it cannot be, and then *give_up tells whether ever. */
+static mongoc_change_stream_t *open_stream(mongoc_collection_t *events, tide__mongo_tenant *tenant,
+                                           int64_t wait, bool *give_up) {
+  const bson_t *pipeline_of_inserts, *document;
+  bson_error_t error = {0};
+  tide__reply reply;
+  *give_up = false;
+  bson_t *pipeline =
+      BCON_NEW("pipeline", "[", "{", "$match", "{", "operationType", BCON_UTF8("insert"), "}", "}",
+               "{", "$project", "{", "_id", BCON_INT32(1), "documentKey", BCON_INT32(1), "}", "}",
+               "]");
+  pipeline_of_inserts = pipeline;
+  bson_t *options = stream_options(tenant, wait);
+  mongoc_change_stream_t *stream = mongoc_collection_watch(events, pipeline_of_inserts, options);
+  bson_destroy(options);
+  bson_destroy(pipeline);
+  if (!mongoc_change_stream_error_document(stream, &error, &document)) return stream;
+  memset(&reply, 0, sizeof reply);
+  bson_copy_to(document, &reply.bson);
+  reply.error = error;
+  tide__reply_read(&reply, false);
+  *give_up = is_unsupported(reply.code);
+  tide__reply_free(&reply);
+  mongoc_change_stream_destroy(stream);
+  /* A token that the server has lost, or whose stream has ended, is of no more use: the tail
+  ** has what was missed. */
+  keep_token(tenant, NULL);
+  return NULL;
+}
+
+static int look_at_tail(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
+                        int64_t *head, tide_error *error) {
+  int code = tide__mongo_catch_up(store, client, tenant, NULL, error);
+  (void)pthread_mutex_lock(&tenant->lock);
+  *head = tenant->head.position;
+  (void)pthread_mutex_unlock(&tenant->lock);
+  return code;
+}
+
+/* One wait on a stream of at most `wait` ms, with a look at the tail once it is open: what came
+** before that, the stream may not tell. */
+static int wait_on_stream(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
+                          int64_t position, int64_t wait, int64_t *head, bool *waited,
+                          tide_error *error) {
+  bool give_up;
+  const bson_t *news;
+  *waited = false;
+  mongoc_collection_t *events = mongoc_client_get_collection(client, tenant->database, "events");
+  mongoc_change_stream_t *stream = open_stream(events, tenant, wait, &give_up);
+  int code = TIDE_OK;
+  if (stream == NULL) {
+    if (give_up) atomic_store(&store->change_streams, TIDE__UNABLE);
+  } else {
+    atomic_store(&store->change_streams, TIDE__ABLE);
+    code = look_at_tail(store, client, tenant, head, error);
+    if (code == TIDE_OK && *head <= position) {
+      *waited = true;
+      if (!mongoc_change_stream_next(stream, &news) &&
+          mongoc_change_stream_error_document(stream, NULL, &news)) {
+        keep_token(tenant, NULL);
+        *waited = false;
+      }
+    }
+    const bson_t *token = mongoc_change_stream_get_resume_token(stream);
+    if (token != NULL && !mongoc_change_stream_error_document(stream, NULL, &news))
+      keep_token(tenant, token);
+    mongoc_change_stream_destroy(stream);
+  }
+  mongoc_collection_destroy(events);
+  return code;
+}
+
+int tide__mongo_wait(tide_store *base, const char *name, int64_t position, int64_t timeout,
+                     int64_t *head, tide_error *error) {
+  tide__mongo *store = (tide__mongo *)base;
+  const int64_t end = tide__monotonic() + timeout;
+  int64_t pause = 1;
+  tide__mongo_tenant *tenant;
+  int code = tide__mongo_take(store, name, &tenant, error);
+  if (code != TIDE_OK) return code;
+  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
+  code = tide__mongo_look(store, client, tenant, error);
+  for (;;) {
+    if (code == TIDE_OK) code = look_at_tail(store, client, tenant, head, error);
+    int64_t left = end - tide__monotonic();
+    if (code != TIDE_OK || *head > position || left <= 0) break;
+    bool waited = false;
+    if (tide__mongo_is_known(tenant) && atomic_load(&store->change_streams) != TIDE__UNABLE)
+      code = wait_on_stream(store, client, tenant, position, left < SLICE ? left : SLICE, head,
+                            &waited, error);
+    if (waited || *head > position) continue;
+    tide__mongo_sleep(pause < left ? pause : left);
+    pause = pause < 50 ? pause * 2 : 100;
+  }
+  mongoc_client_pool_push(store->pool, client);
+  tide__mongo_give(store, tenant);
+  return code;
+}

@@ -1,0 +1,427 @@
+/* mongo_threads.c - leases of threads in MongoDB, and their cursors, which are committed with
+** the documents that they reflect.
+**
+** A thread is one document, changed by one findAndModify whose pipeline compares with the
+** server's own clock; `admitted` says what came of it. `last` is the name of the last commit
+** of cursors, so that one whose answer was lost is known when it is sent again. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/id.h"
+#include "stores/mongo_store.h"
+
+#define LIST_PAGE 1000
+
+/* A thread's document as it was answered; the pointers are the reply's. */
+typedef struct answered {
+  bool there;
+  bool admitted, again, apart, expired;
+  const char *owner;
+  int64_t token, until;
+  const uint8_t *cursors;
+  size_t size;
+} answered;
+
+static void read_fields(bson_iter_t *fields, answered *to) {
+  to->there = true;
+  while (bson_iter_next(fields)) {
+    const char *key = bson_iter_key(fields);
+    if (strcmp(key, "owner") == 0 && BSON_ITER_HOLDS_UTF8(fields))
+      to->owner = bson_iter_utf8(fields, NULL);
+    if (strcmp(key, "token") == 0) to->token = bson_iter_as_int64(fields);
+    if (strcmp(key, "until") == 0 && BSON_ITER_HOLDS_DATE_TIME(fields))
+      to->until = bson_iter_date_time(fields);
+    if (strcmp(key, "admitted") == 0) to->admitted = bson_iter_as_bool(fields);
+    if (strcmp(key, "again") == 0) to->again = bson_iter_as_bool(fields);
+    if (strcmp(key, "apart") == 0) to->apart = bson_iter_as_bool(fields);
+    if (strcmp(key, "expired") == 0) to->expired = bson_iter_as_bool(fields);
+    if (strcmp(key, "cursors") == 0 && !tide__body_of(fields, &to->cursors, &to->size))
+      to->cursors = NULL;
+  }
+}
+
+/* What findAndModify gave. */
+static answered read_value(const tide__reply *reply) {
+  answered found = {.owner = ""};
+  bson_iter_t value, fields;
+  if (bson_iter_init_find(&value, &reply->bson, "value") && BSON_ITER_HOLDS_DOCUMENT(&value) &&
+      bson_iter_recurse(&value, &fields))
+    read_fields(&fields, &found);
+  return found;
+}
+
+static int copy_cursors(const answered *from, tide_bytes *to, tide_error *error) {
+  static const uint8_t empty[] = {5, 0, 0, 0, 0}; /* {} */
+  const uint8_t *data = from->cursors == NULL ? empty : from->cursors;
+  size_t size = from->cursors == NULL ? sizeof empty : from->size;
+  to->data = malloc(size);
+  if (to->data == NULL) return tide__fail_memory(error);
+  memcpy(to->data, data, size);
+  to->size = size;
+  return TIDE_OK;
+}
+
+/* ---- Pipelines ------------------------------------------------------------------------------- */
+
+/* { $literal: BSON }: what users name is never taken for an expression. */
+static bson_t *literal(const uint8_t *data, size_t size) {
+  bson_t *made = bson_new();
+  tide__append_body(made, "$literal", data, size);
+  return made;
+}
+
+/* Nobody's lease: without owner, at its end, or made by a clock that was wrong. */
+#define NOBODYS                                                                                    \
+  "{", "$eq", "[", "{", "$ifNull", "[", BCON_UTF8("$owner"), BCON_UTF8(""), "]", "}",              \
+      BCON_UTF8(""), "]", "}", "{", "$lte", "[", BCON_UTF8("$until"), BCON_UTF8("$$NOW"), "]",     \
+      "}", "{", "$gt", "[", BCON_UTF8("$until"), "{", "$add", "[", BCON_UTF8("$$NOW"),             \
+      BCON_INT64(TIDE_LEASE_MAX), "]", "}", "]", "}"
+
+static bson_t *modify_command(const char *thread, bson_t *pipeline, bool upsert) {
+  bson_t *command = BCON_NEW("findAndModify", BCON_UTF8("threads"), "query", "{", "_id",
+                             BCON_UTF8(thread), "}", "new", BCON_BOOL(true), "upsert",
+                             BCON_BOOL(upsert));
+  BSON_APPEND_ARRAY(command, "update", pipeline);
+  bson_destroy(pipeline);
+  return command;
+}
+
+/* ---- Leases --------------------------------------------------------------------------------------- */
+
+static bson_t *lease_command(const char *thread, const char *owner, int64_t duration, bool apart) {
+  return modify_command(
+      thread,
+      BCON_NEW("0", "{", "$set", "{", "admitted", "{", "$or", "[", "{", "$eq", "[",
+               BCON_UTF8("$owner"), "{", "$literal", BCON_UTF8(owner), "}", "]", "}", NOBODYS, "]",
+               "}", "apart", "{", "$or", "[", "{", "$ifNull", "[", BCON_UTF8("$apart"),
+               BCON_BOOL(false), "]", "}", BCON_BOOL(apart), "]", "}", "}", "}", "1", "{", "$set",
+               "{", "owner", "{", "$cond", "[", BCON_UTF8("$admitted"), "{", "$literal",
+               BCON_UTF8(owner), "}", BCON_UTF8("$owner"), "]", "}", "token", "{", "$cond", "[",
+               BCON_UTF8("$admitted"), "{", "$add", "[", "{", "$ifNull", "[", BCON_UTF8("$token"),
+               BCON_INT64(0), "]", "}", BCON_INT64(1), "]", "}", BCON_UTF8("$token"), "]", "}",
+               "until", "{", "$cond", "[", BCON_UTF8("$admitted"), "{", "$add", "[",
+               BCON_UTF8("$$NOW"), BCON_INT64(duration), "]", "}", BCON_UTF8("$until"), "]", "}",
+               "cursors", "{", "$ifNull", "[", BCON_UTF8("$cursors"), "{", "$literal", "{", "}",
+               "}", "]", "}", "}", "}"),
+      true);
+}
+
+int tide__mongo_lease(tide_store *base, const char *name, const char *thread, const char *owner,
+                      int64_t duration, tide_lease *lease, tide_error *error) {
+  tide__mongo *store = (tide__mongo *)base;
+  tide__mongo_tenant *tenant;
+  tide_lease given = {0};
+  bool able = false;
+  int code = tide__mongo_take(store, name, &tenant, error);
+  if (code != TIDE_OK) return code;
+  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
+  code = tide__mongo_make(store, client, tenant, error);
+  if (code == TIDE_OK)
+    code = tide__mongo_transactions(store, client, tenant->database, &able, error);
+  tide__patience patience = tide__patience_begin(store);
+  for (bool done = false; code == TIDE_OK && !done;) {
+    tide__reply reply;
+    bson_t *command = lease_command(thread, owner, duration, !able);
+    code = tide__mongo_do(store, client, tenant->database, command, &reply, error);
+    bson_destroy(command);
+    if (code == TIDE_OK && reply.answer == TIDE__DUPLICATE) {
+      /* two have made the thread at once: the other one did */
+      if (!tide__patience_again(&patience)) code = tide__mongo_fail(store, "writing", &reply, error);
+    } else if (code == TIDE_OK) {
+      answered has = read_value(&reply);
+      done = true;
+      given = (tide_lease){.token = has.token, .until = has.until, .held = has.admitted};
+      given.apart = given.held && has.apart;
+      if (given.held) code = copy_cursors(&has, &given.cursors, error);
+    }
+    tide__reply_free(&reply);
+  }
+  mongoc_client_pool_push(store->pool, client);
+  tide__mongo_give(store, tenant);
+  if (code == TIDE_OK) *lease = given;
+  return code;
+}
+
+/* ---- Committing cursors ------------------------------------------------------------------------------ */
+
+typedef struct cursor_commit {
+  const char *thread, *owner;
+  int64_t token;
+  const tide_bytes *cursors; /* NULL: they stay */
+  bool release;
+  uint8_t id[16]; /* its own name */
+} cursor_commit;
+
+/* Every commit changes the document, so that in a transaction two of them never pass each
+** other by. */
+static bson_t *cursor_command(const cursor_commit *c) {
+  static const char id_key[] = "$literal";
+  bson_t *cursors = c->cursors == NULL ? BCON_NEW(id_key, "{", "}")
+                                       : literal(c->cursors->data, c->cursors->size);
+  bson_t *now = c->cursors == NULL ? NULL : cursors;
+  bson_t *set = BCON_NEW(
+      "owner", "{", "$cond", "[", "{", "$and", "[", BCON_UTF8("$admitted"), BCON_BOOL(c->release),
+      "]", "}", BCON_UTF8(""), BCON_UTF8("$owner"), "]", "}", "until", "{", "$cond", "[", "{",
+      "$and", "[", BCON_UTF8("$admitted"), BCON_BOOL(c->release), "]", "}", BCON_DATE_TIME(0),
+      BCON_UTF8("$until"), "]", "}", "last", "{", "$cond", "[", BCON_UTF8("$admitted"),
+      BCON_BIN(BSON_SUBTYPE_BINARY, c->id, sizeof c->id), BCON_UTF8("$last"), "]", "}", "commits",
+      "{", "$add", "[", "{", "$ifNull", "[", BCON_UTF8("$commits"), BCON_INT64(0), "]", "}",
+      BCON_INT64(1), "]", "}");
+  if (now != NULL) {
+    bson_t *chosen = BCON_NEW("$cond", "[", BCON_UTF8("$admitted"), BCON_DOCUMENT(now),
+                              BCON_UTF8("$cursors"), "]");
+    BSON_APPEND_DOCUMENT(set, "cursors", chosen);
+    bson_destroy(chosen);
+  }
+  bson_t *command = modify_command(
+      c->thread,
+      BCON_NEW("0", "{", "$set", "{", "again", "{", "$eq", "[", BCON_UTF8("$last"),
+               BCON_BIN(BSON_SUBTYPE_BINARY, c->id, sizeof c->id), "]", "}", "admitted", "{",
+               "$and", "[", "{", "$eq", "[", BCON_UTF8("$owner"), "{", "$literal",
+               BCON_UTF8(c->owner), "}", "]", "}", "{", "$eq", "[", BCON_UTF8("$token"),
+               BCON_INT64(c->token), "]", "}", "{", "$gt", "[", BCON_UTF8("$until"),
+               BCON_UTF8("$$NOW"), "]", "}", "]", "}", "}", "}", "1", "{", "$set",
+               BCON_DOCUMENT(set), "}"),
+      false);
+  bson_destroy(set);
+  bson_destroy(cursors);
+  return command;
+}
+
+/* What became of it, by the answer to cursor_command. */
+static int judge(const cursor_commit *c, const answered *has, tide_error *error) {
+  if (has->there && (has->admitted || has->again)) return TIDE_OK;
+  return tide__fail_lease(c->thread, c->token, has->there ? has->token : 0, error);
+}
+
+/* One document: no transaction is needed. */
+static int commit_alone(tide__mongo *store, mongoc_client_t *client, const char *database,
+                        const cursor_commit *c, tide_error *error) {
+  tide__reply reply;
+  bson_t *command = cursor_command(c);
+  int code = tide__mongo_do(store, client, database, command, &reply, error);
+  if (code == TIDE_OK) {
+    answered has = read_value(&reply);
+    code = judge(c, &has, error);
+  }
+  tide__reply_free(&reply);
+  bson_destroy(command);
+  return code;
+}
+
+/* One try of the transaction; *done: committed, now or by an earlier try. */
+static int try_together(tide__mongo *store, mongoc_client_t *client, const char *database,
+                        const cursor_commit *c, const tide_document *documents, size_t count,
+                        tide__patience *patience, tide__reply *reply, bool *done,
+                        tide_error *error) {
+  mongoc_client_session_t *session = NULL;
+  *done = false;
+  memset(reply, 0, sizeof *reply);
+  bson_init(&reply->bson);
+  int code = tide__mongo_begin(store, client, &session, error);
+  if (code != TIDE_OK) return code;
+  bson_t *command = cursor_command(c);
+  tide__reply_free(reply);
+  tide__mongo_write(client, database, command, session, reply);
+  bson_destroy(command);
+  if (reply->answer == TIDE__DONE) {
+    answered has = read_value(reply);
+    code = judge(c, &has, error);
+    *done = code == TIDE_OK && has.again;
+    if (code == TIDE_OK && !*done) {
+      tide__reply_free(reply);
+      code = tide__mongo_write_documents(store, client, database, session, documents, count, reply,
+                                         error);
+    }
+  }
+  if (code == TIDE_OK && !*done && reply->answer == TIDE__DONE) {
+    tide__reply_free(reply);
+    tide__mongo_commit(session, patience, reply);
+    *done = reply->answer == TIDE__DONE;
+  }
+  mongoc_client_session_destroy(session); /* aborts what is not committed */
+  return code;
+}
+
+static int commit_together(tide__mongo *store, mongoc_client_t *client, const char *database,
+                           const cursor_commit *c, const tide_document *documents, size_t count,
+                           tide_error *error) {
+  tide__patience patience = tide__patience_begin(store);
+  for (;;) {
+    tide__reply reply;
+    bool done;
+    int code = try_together(store, client, database, c, documents, count, &patience, &reply, &done,
+                            error);
+    bool refused = reply.answer == TIDE__REFUSED || reply.answer == TIDE__DUPLICATE;
+    if (code == TIDE_OK && !done && (refused || !tide__patience_again(&patience)))
+      code = tide__mongo_fail(store, "writing", &reply, error);
+    tide__reply_free(&reply);
+    if (done || code != TIDE_OK) return code;
+  }
+}
+
+/* Documents first, each forward only, then the cursors. A reader that dies in between has
+** documents that reflect more than its cursors, and get_document tells how much. */
+static int commit_apart(tide__mongo *store, mongoc_client_t *client, const char *database,
+                        const cursor_commit *c, const tide_document *documents, size_t count,
+                        tide_error *error) {
+  cursor_commit fence = *c;
+  tide__reply reply;
+  fence.cursors = NULL;
+  fence.release = false;
+  uint64_t bits[2];
+  int code = tide__random(&bits[0], error);
+  if (code == TIDE_OK) code = tide__random(&bits[1], error);
+  if (code != TIDE_OK) return code;
+  memcpy(fence.id, bits, sizeof bits);
+  code = commit_alone(store, client, database, &fence, error);
+  if (code != TIDE_OK) return code;
+  code = tide__mongo_write_documents(store, client, database, NULL, documents, count, &reply, error);
+  tide__reply_free(&reply);
+  if (code == TIDE_OK) code = commit_alone(store, client, database, c, error);
+  return code;
+}
+
+int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *thread,
+                               const char *owner, int64_t token, const tide_bytes *cursors,
+                               const tide_document *documents, size_t count, bool release,
+                               tide_error *error) {
+  tide__mongo *store = (tide__mongo *)base;
+  tide__mongo_tenant *tenant;
+  bool able = false;
+  uint64_t bits[2];
+  cursor_commit c = {
+      .thread = thread, .owner = owner, .token = token, .cursors = cursors, .release = release};
+  int code = tide__mongo_take(store, name, &tenant, error);
+  if (code != TIDE_OK) return code;
+  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
+  code = tide__random(&bits[0], error);
+  if (code == TIDE_OK) code = tide__random(&bits[1], error);
+  if (code == TIDE_OK) memcpy(c.id, bits, sizeof bits);
+  if (code == TIDE_OK) code = tide__mongo_know(store, client, tenant, error);
+  if (code == TIDE_OK && !tide__mongo_is_known(tenant))
+    code = tide__fail_lease(thread, token, 0, error);
+  if (code == TIDE_OK && count > 0)
+    code = tide__mongo_transactions(store, client, tenant->database, &able, error);
+  if (code == TIDE_OK) {
+    code = count == 0 ? commit_alone(store, client, tenant->database, &c, error)
+           : able     ? commit_together(store, client, tenant->database, &c, documents, count, error)
+                      : commit_apart(store, client, tenant->database, &c, documents, count, error);
+  }
+  mongoc_client_pool_push(store->pool, client);
+  tide__mongo_give(store, tenant);
+  return code;
+}
+
+/* ---- Threads as they stand ---------------------------------------------------------------------------- */
+
+int tide__mongo_list_threads(tide_store *base, const char *name, const char *after, size_t limit,
+                             tide_bytes *names, size_t *count, tide_error *error) {
+  tide__mongo *store = (tide__mongo *)base;
+  tide__mongo_tenant *tenant;
+  tide__names list = {.limit = limit, .prefix = ""};
+  bson_strncpy(list.last, after == NULL ? "" : after, sizeof list.last);
+  int code = tide__mongo_take(store, name, &tenant, error);
+  if (code != TIDE_OK) return code;
+  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
+  code = tide__mongo_know(store, client, tenant, error);
+  while (code == TIDE_OK && tide__mongo_is_known(tenant) && !list.ended && list.count < limit) {
+    tide__reply reply;
+    size_t left = limit - list.count, page = left < LIST_PAGE ? left : LIST_PAGE;
+    bson_t *command =
+        BCON_NEW("find", BCON_UTF8("threads"), "filter", "{", "_id", "{", "$gt",
+                 BCON_UTF8(list.last), "}", "}", "sort", "{", "_id", BCON_INT32(1), "}",
+                 "projection", "{", "_id", BCON_INT32(1), "}", "limit", BCON_INT64((int64_t)page),
+                 "batchSize", BCON_INT64((int64_t)page), "singleBatch", BCON_BOOL(true));
+    code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
+    if (code == TIDE_OK) code = tide__names_keep(&list, &reply, page, error);
+    tide__reply_free(&reply);
+    bson_destroy(command);
+  }
+  mongoc_client_pool_push(store->pool, client);
+  tide__mongo_give(store, tenant);
+  if (code != TIDE_OK) {
+    tide__bytes_free(&list.names);
+    return code;
+  }
+  *names = list.names;
+  *count = list.count;
+  return TIDE_OK;
+}
+
+int tide__mongo_get_thread(tide_store *base, const char *name, const char *thread,
+                           tide_thread *to, tide_error *error) {
+  tide__mongo *store = (tide__mongo *)base;
+  tide__mongo_tenant *tenant;
+  answered has = {.owner = ""};
+  int code = tide__mongo_take(store, name, &tenant, error);
+  if (code != TIDE_OK) return code;
+  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
+  code = tide__mongo_know(store, client, tenant, error);
+  if (code == TIDE_OK && tide__mongo_is_known(tenant)) {
+    tide__reply reply;
+    bson_iter_t documents, fields;
+    bson_t *command =
+        BCON_NEW("aggregate", BCON_UTF8("threads"), "pipeline", "[", "{", "$match", "{", "_id",
+                 BCON_UTF8(thread), "}", "}", "{", "$addFields", "{", "expired", "{", "$or", "[",
+                 NOBODYS, "]", "}", "}", "}", "]", "cursor", "{", "}");
+    code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
+    if (code == TIDE_OK && tide__batch(&reply, &documents) && bson_iter_next(&documents) &&
+        bson_iter_recurse(&documents, &fields))
+      read_fields(&fields, &has);
+    if (code == TIDE_OK) code = copy_cursors(&has, &to->cursors, error);
+    if (code == TIDE_OK) {
+      to->token = has.token;
+      to->until = has.expired ? 0 : has.until;
+      bson_strncpy(to->owner, has.expired ? "" : has.owner, sizeof to->owner);
+    }
+    tide__reply_free(&reply);
+    bson_destroy(command);
+  } else if (code == TIDE_OK) {
+    code = copy_cursors(&has, &to->cursors, error);
+  }
+  mongoc_client_pool_push(store->pool, client);
+  tide__mongo_give(store, tenant);
+  return code;
+}
+
+static bson_t *put_command(const char *thread, int64_t token, const tide_bytes *cursors) {
+  bson_t *given = literal(cursors->data, cursors->size);
+  bson_t *command = modify_command(
+      thread,
+      BCON_NEW("0", "{", "$set", "{", "admitted", "{", "$or", "[", NOBODYS, "]", "}", "}", "}", "1",
+               "{", "$set", "{", "owner", "{", "$cond", "[", BCON_UTF8("$admitted"), BCON_UTF8(""),
+               BCON_UTF8("$owner"), "]", "}", "token", "{", "$cond", "[", BCON_UTF8("$admitted"),
+               "{", "$max", "[", BCON_UTF8("$token"), BCON_INT64(token), "]", "}",
+               BCON_UTF8("$token"), "]", "}", "cursors", "{", "$cond", "[", BCON_UTF8("$admitted"),
+               BCON_DOCUMENT(given), BCON_UTF8("$cursors"), "]", "}", "}", "}"),
+      true);
+  bson_destroy(given);
+  return command;
+}
+
+int tide__mongo_put_thread(tide_store *base, const char *name, const char *thread, int64_t token,
+                           const tide_bytes *cursors, tide_error *error) {
+  tide__mongo *store = (tide__mongo *)base;
+  tide__mongo_tenant *tenant;
+  int code = tide__mongo_take(store, name, &tenant, error);
+  if (code != TIDE_OK) return code;
+  mongoc_client_t *client = mongoc_client_pool_pop(store->pool);
+  code = tide__mongo_make(store, client, tenant, error);
+  if (code == TIDE_OK) {
+    tide__reply reply;
+    bson_t *command = put_command(thread, token, cursors);
+    code = tide__mongo_do(store, client, tenant->database, command, &reply, error);
+    bson_destroy(command);
+    if (code == TIDE_OK) {
+      answered has = read_value(&reply);
+      if (reply.answer == TIDE__DUPLICATE || !has.admitted)
+        code = tide__fail_held(thread, has.owner, has.until, error);
+    }
+    tide__reply_free(&reply);
+  }
+  mongoc_client_pool_push(store->pool, client);
+  tide__mongo_give(store, tenant);
+  return code;
+}
