@@ -2,6 +2,7 @@
 #
 #   unit      tests/c/test_*.c, one executable each, with every internal function
 #   contract  tests/contract/*.c, one suite, run once for every store
+#   mongodb   tests/mongodb: a server that fails, and what the engine makes of it
 #   lua       tests/lua/*_spec.lua, run by tests/lua/run
 #   fault     tests/fault: crashes, full disks, damaged files, ...
 #   valgrind  unit and contract again, under valgrind
@@ -67,10 +68,16 @@ foreach(file IN LISTS unit_files)
 endforeach()
 
 file(GLOB contract_files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/contract/*.c)
-tidelog_c_test(contract ${contract_files})
+set(mongodb ${CMAKE_SOURCE_DIR}/tests/mongodb)
+tidelog_c_test(contract ${contract_files} ${mongodb}/databases.c)
+target_include_directories(contract PRIVATE ${CMAKE_SOURCE_DIR}/tests)
 foreach(store memory sqlite)
   tidelog_run_test(contract.${store} COMMAND $<TARGET_FILE:contract> ${store} LABEL contract TIMEOUT 240)
 endforeach()
+tidelog_test(contract.mongodb LABEL contract TIMEOUT 300 PROCESSORS 2
+  COMMAND ${mongodb}/with_server -- $<TARGET_FILE:contract> mongodb)
+tidelog_test(contract.mongodb_standalone LABEL contract TIMEOUT 300 PROCESSORS 2
+  COMMAND ${mongodb}/with_server --standalone -- $<TARGET_FILE:contract> mongodb)
 
 if(TIDELOG_SANITIZE STREQUAL "thread")
   return()
@@ -86,6 +93,10 @@ foreach(spec IN LISTS specs)
   string(REGEX REPLACE "_spec$" "" name ${name})
   tidelog_test(lua.${name} COMMAND ${CMAKE_SOURCE_DIR}/tests/lua/run ${spec} LABEL lua TIMEOUT 180)
 endforeach()
+
+# Those that try every store once more, on MongoDB.
+tidelog_test(lua.mongodb LABEL lua TIMEOUT 300 PROCESSORS 2
+  COMMAND ${mongodb}/with_server -- ${CMAKE_SOURCE_DIR}/tests/lua/run_on_mongodb)
 
 tidelog_test(demo COMMAND ${CMAKE_SOURCE_DIR}/tests/install/demo LABEL lua TIMEOUT 60)
 

@@ -8,22 +8,64 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mongodb/databases.h"
+
+/* How each store gets a place of its own, named by the case's URI, and loses it again. */
+
+static void make_memory(contract *c) {
+  (void)snprintf(c->uri, sizeof c->uri, "memory:");
+}
+
+static void remove_memory(const contract *c) {
+  (void)c;
+}
+
+static const char sqlite_scheme[] = "sqlite:";
+
+static void make_folder(contract *c) {
+  const char *parent = getenv("TMPDIR");
+  int printed = snprintf(c->uri, sizeof c->uri, "%s%s/tidelog-contract-XXXXXX", sqlite_scheme,
+                         parent != NULL && parent[0] != '\0' ? parent : "/tmp");
+  assert_in_range(printed, 1, sizeof c->uri - 1);
+  assert_non_null(mkdtemp(c->uri + strlen(sqlite_scheme)));
+}
+
+static int remove_one(const char *path, const struct stat *status, int type, struct FTW *ftw) {
+  (void)status, (void)type, (void)ftw;
+  return remove(path);
+}
+
+static void remove_folder(const contract *c) {
+  nftw(c->uri + strlen(sqlite_scheme), remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static void make_databases(contract *c) {
+  static int cases; /* so far: one server has them all */
+  char mark[16];
+  (void)snprintf(mark, sizeof mark, "c%d-", ++cases);
+  databases_uri(getenv("TIDELOG_MONGODB_URI"), mark, c->uri, sizeof c->uri);
+}
+
+static void remove_databases(const contract *c) {
+  databases_drop(c->uri);
+}
+
 typedef struct kind {
   const char *name;
   bool persistent;
+  void (*make)(contract *c);
+  void (*remove)(const contract *c);
 } kind;
 
-static const kind kinds[] = {{"memory", false}, {"sqlite", true}};
+static const kind kinds[] = {{"memory", false, make_memory, remove_memory},
+                             {"sqlite", true, make_folder, remove_folder},
+                             {"mongodb", true, make_databases, remove_databases}};
 static const kind *chosen; /* set once, before the first case */
 
 bool contract_choose(const char *name) {
   for (size_t i = 0; i < COUNT(kinds); i++)
     if (strcmp(kinds[i].name, name) == 0) chosen = &kinds[i];
-  return chosen != NULL;
-}
-
-static const char *folder_of(const contract *c) {
-  return c->uri + strlen(chosen->name) + 1;
+  return chosen != NULL && (chosen->make != make_databases || databases_have_server());
 }
 
 void contract_open(contract *c) {
@@ -57,28 +99,15 @@ int contract_setup(void **state) {
   assert_non_null(c);
   *state = c;
   c->persistent = chosen->persistent;
-  if (c->persistent) {
-    const char *parent = getenv("TMPDIR");
-    int printed = snprintf(c->uri, sizeof c->uri, "%s:%s/tidelog-contract-XXXXXX", chosen->name,
-                           parent != NULL && parent[0] != '\0' ? parent : "/tmp");
-    assert_in_range(printed, 1, sizeof c->uri - 1);
-    assert_non_null(mkdtemp(c->uri + strlen(chosen->name) + 1));
-  } else {
-    (void)snprintf(c->uri, sizeof c->uri, "%s:", chosen->name);
-  }
+  chosen->make(c);
   contract_open(c);
   return 0;
-}
-
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *ftw) {
-  (void)status, (void)type, (void)ftw;
-  return remove(path);
 }
 
 int contract_teardown(void **state) {
   contract *c = *state;
   tide__store_close(c->store);
-  if (c->persistent) nftw(folder_of(c), remove_one, 8, FTW_DEPTH | FTW_PHYS);
+  chosen->remove(c);
   for (size_t i = 0; i < c->bodies_count; i++)
     bson_destroy(c->bodies[i]);
   free(c->bodies);

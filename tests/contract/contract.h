@@ -30,7 +30,8 @@ typedef struct contract {
   size_t bodies_count;
 } contract;
 
-/* Chooses the store of all further cases: "memory", "sqlite". false: unknown. */
+/* Chooses the store of all further cases: "memory", "sqlite", "mongodb". false: unknown,
+** or no server for it. */
 bool contract_choose(const char *name);
 
 int contract_setup(void **state);

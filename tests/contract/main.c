@@ -12,7 +12,8 @@ int main(int argc, char **argv) {
       &contract_name_cases,   &contract_argument_cases, &contract_model_cases,
       &contract_thread_cases, &contract_process_cases};
   if (argc < 2 || argc > 3 || !contract_choose(argv[1])) {
-    fprintf(stderr, "usage: contract memory|sqlite [PATTERN]\n");
+    fprintf(stderr, "usage: contract memory|sqlite|mongodb [PATTERN]\n"
+                    "mongodb: beneath tests/mongodb/with_server\n");
     return 2;
   }
   if (argc == 3) cmocka_set_test_filter(argv[2]);

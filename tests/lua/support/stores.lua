@@ -1,4 +1,5 @@
--- Every store that needs no server, each test on a new, empty one:
+-- Every store that needs no server, or with TIDELOG_MONGODB_URI (tests/lua/run_on_mongodb)
+-- MongoDB alone; each test on a new, empty one:
 --
 --   for _, s in ipairs(stores.all()) do
 --     describe("documents on " .. s.name, function()
@@ -44,13 +45,22 @@ function stores.remove(folder)
   if root and os.remove(root) then root = nil end
 end
 
-local function fixture(name)
-  local s = { name = name, persistent = name == "sqlite:" }
+-- The server's URI with a prefix for the names of databases that no other test has. What is
+-- in them is left to who started the server.
+local function databases(server)
+  made = made + 1
+  local mark = ("s%d-"):format(made)
+  local marked, found = server:gsub("(tidelogPrefix=[^&]*)", "%1" .. mark)
+  return found == 1 and marked or ("%s&tidelogPrefix=%s"):format(server, mark)
+end
+
+local function fixture(name, server)
+  local s = { name = name, persistent = name ~= "memory:" }
   local opened, folder
 
   function s.setup()
-    folder = s.persistent and stores.folder() or nil
-    s.folder, s.uri, opened = folder, name .. (folder or ""), {}
+    folder = name == "sqlite:" and stores.folder() or nil
+    s.folder, s.uri, opened = folder, server and databases(server) or name .. (folder or ""), {}
     s.store = s.open()
   end
 
@@ -67,8 +77,8 @@ local function fixture(name)
     return store
   end
 
-  --- What another process would have of the same log: one more handle where the log is in
-  --- files, else the same store.
+  --- What another process would have of the same log: one more handle where the log is not in
+  --- memory, else the same store.
   function s.another()
     return s.persistent and s.open() or s.store
   end
@@ -77,6 +87,8 @@ local function fixture(name)
 end
 
 function stores.all()
+  local server = os.getenv "TIDELOG_MONGODB_URI"
+  if server then return { fixture("mongodb:", server) } end
   return { fixture "memory:", fixture "sqlite:" }
 end
 
