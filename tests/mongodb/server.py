@@ -303,7 +303,7 @@ class External:
 
     def __init__(self, uri):
         self.base = uri
-        self.prefix = f"tt{os.getpid()}-{os.urandom(3).hex()}-"
+        self.prefix = f"t{os.urandom(3).hex()}-"  # short: the store takes 24 bytes in all
 
     def start(self):
         with pymongo.MongoClient(self.base) as client:

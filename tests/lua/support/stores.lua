@@ -45,11 +45,13 @@ function stores.remove(folder)
   if root and os.remove(root) then root = nil end
 end
 
--- The server's URI with a prefix for the names of databases that no other test has. What is
--- in them is left to who started the server.
+-- The server's URI with a prefix for the names of databases that no other test has: busted
+-- loads this file anew for each spec, so counting would not do. What is in them is left to
+-- who started the server.
 local function databases(server)
-  made = made + 1
-  local mark = ("s%d-"):format(made)
+  local source = assert(io.open("/dev/urandom", "rb"))
+  local mark = ("s%x-"):format(string.unpack("<I6", source:read(6)))
+  source:close()
   local marked, found = server:gsub("(tidelogPrefix=[^&]*)", "%1" .. mark)
   return found == 1 and marked or ("%s&tidelogPrefix=%s"):format(server, mark)
 end
