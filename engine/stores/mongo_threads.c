@@ -30,8 +30,7 @@ static void read_fields(bson_iter_t *fields, answered *to) {
     if (strcmp(key, "owner") == 0 && BSON_ITER_HOLDS_UTF8(fields))
       to->owner = bson_iter_utf8(fields, NULL);
     if (strcmp(key, "token") == 0) to->token = bson_iter_as_int64(fields);
-    if (strcmp(key, "until") == 0 && BSON_ITER_HOLDS_DATE_TIME(fields))
-      to->until = bson_iter_date_time(fields);
+    if (strcmp(key, "until") == 0) to->until = bson_iter_as_int64(fields);
     if (strcmp(key, "admitted") == 0) to->admitted = bson_iter_as_bool(fields);
     if (strcmp(key, "again") == 0) to->again = bson_iter_as_bool(fields);
     if (strcmp(key, "apart") == 0) to->apart = bson_iter_as_bool(fields);
@@ -71,12 +70,16 @@ static bson_t *literal(const uint8_t *data, size_t size) {
   return made;
 }
 
+/* The server's time in ms since 1970, as `until` is: not every server compares a time that is
+** stored with "$$NOW" rightly. */
+#define NOW "{", "$toLong", BCON_UTF8("$$NOW"), "}"
+
 /* Nobody's lease: without owner, at its end, or made by a clock that was wrong. */
 #define NOBODYS                                                                                    \
   "{", "$eq", "[", "{", "$ifNull", "[", BCON_UTF8("$owner"), BCON_UTF8(""), "]", "}",              \
-      BCON_UTF8(""), "]", "}", "{", "$lte", "[", BCON_UTF8("$until"), BCON_UTF8("$$NOW"), "]",     \
-      "}", "{", "$gt", "[", BCON_UTF8("$until"), "{", "$add", "[", BCON_UTF8("$$NOW"),             \
-      BCON_INT64(TIDE_LEASE_MAX), "]", "}", "]", "}"
+      BCON_UTF8(""), "]", "}", "{", "$lte", "[", BCON_UTF8("$until"), NOW, "]", "}", "{", "$gt",   \
+      "[", BCON_UTF8("$until"), "{", "$add", "[", NOW, BCON_INT64(TIDE_LEASE_MAX), "]", "}", "]",  \
+      "}"
 
 static bson_t *modify_command(const char *thread, bson_t *pipeline, bool upsert) {
   bson_t *command = BCON_NEW("findAndModify", BCON_UTF8("threads"), "query", "{", "_id",
@@ -100,8 +103,8 @@ static bson_t *lease_command(const char *thread, const char *owner, int64_t dura
                BCON_UTF8(owner), "}", BCON_UTF8("$owner"), "]", "}", "token", "{", "$cond", "[",
                BCON_UTF8("$admitted"), "{", "$add", "[", "{", "$ifNull", "[", BCON_UTF8("$token"),
                BCON_INT64(0), "]", "}", BCON_INT64(1), "]", "}", BCON_UTF8("$token"), "]", "}",
-               "until", "{", "$cond", "[", BCON_UTF8("$admitted"), "{", "$add", "[",
-               BCON_UTF8("$$NOW"), BCON_INT64(duration), "]", "}", BCON_UTF8("$until"), "]", "}",
+               "until", "{", "$cond", "[", BCON_UTF8("$admitted"), "{", "$add", "[", NOW,
+               BCON_INT64(duration), "]", "}", BCON_UTF8("$until"), "]", "}",
                "cursors", "{", "$ifNull", "[", BCON_UTF8("$cursors"), "{", "$literal", "{", "}",
                "}", "]", "}", "}", "}"),
       true);
@@ -162,7 +165,7 @@ static bson_t *cursor_command(const cursor_commit *c) {
   bson_t *set = BCON_NEW(
       "owner", "{", "$cond", "[", "{", "$and", "[", BCON_UTF8("$admitted"), BCON_BOOL(c->release),
       "]", "}", BCON_UTF8(""), BCON_UTF8("$owner"), "]", "}", "until", "{", "$cond", "[", "{",
-      "$and", "[", BCON_UTF8("$admitted"), BCON_BOOL(c->release), "]", "}", BCON_DATE_TIME(0),
+      "$and", "[", BCON_UTF8("$admitted"), BCON_BOOL(c->release), "]", "}", BCON_INT64(0),
       BCON_UTF8("$until"), "]", "}", "last", "{", "$cond", "[", BCON_UTF8("$admitted"),
       BCON_BIN(BSON_SUBTYPE_BINARY, c->id, sizeof c->id), BCON_UTF8("$last"), "]", "}", "commits",
       "{", "$add", "[", "{", "$ifNull", "[", BCON_UTF8("$commits"), BCON_INT64(0), "]", "}",
@@ -179,9 +182,8 @@ static bson_t *cursor_command(const cursor_commit *c) {
                BCON_BIN(BSON_SUBTYPE_BINARY, c->id, sizeof c->id), "]", "}", "admitted", "{",
                "$and", "[", "{", "$eq", "[", BCON_UTF8("$owner"), "{", "$literal",
                BCON_UTF8(c->owner), "}", "]", "}", "{", "$eq", "[", BCON_UTF8("$token"),
-               BCON_INT64(c->token), "]", "}", "{", "$gt", "[", BCON_UTF8("$until"),
-               BCON_UTF8("$$NOW"), "]", "}", "]", "}", "}", "}", "1", "{", "$set",
-               BCON_DOCUMENT(set), "}"),
+               BCON_INT64(c->token), "]", "}", "{", "$gt", "[", BCON_UTF8("$until"), NOW, "]", "}",
+               "]", "}", "}", "}", "1", "{", "$set", BCON_DOCUMENT(set), "}"),
       false);
   bson_destroy(set);
   bson_destroy(cursors);
