@@ -32,3 +32,13 @@ void tide__bytes_text(lua_State *L, tide_bytes *bytes) {
     lua_pushlstring(L, (const char *)bytes->data, bytes->size);
   tide__bytes_free(bytes);
 }
+
+void tide__bytes_list(lua_State *L, tide_bytes *bytes, size_t count) {
+  const char *at = (const char *)bytes->data;
+  lua_createtable(L, (int)count, 0);
+  for (size_t i = 1; i <= count; i++, at += strlen(at) + 1) {
+    lua_pushstring(L, at);
+    lua_rawseti(L, -2, (lua_Integer)i);
+  }
+  tide__bytes_free(bytes);
+}

@@ -15,4 +15,8 @@ tide_bytes *tide__bytes_push(lua_State *L);
 /* Pushes the bytes as a string, or nil where there are none, and frees them. [-0, +1] */
 void tide__bytes_text(lua_State *L, tide_bytes *bytes);
 
+/* Pushes a list of the `count` texts in the bytes, each ended by a NUL, and frees them.
+** [-0, +1] */
+void tide__bytes_list(lua_State *L, tide_bytes *bytes, size_t count);
+
 #endif

@@ -33,6 +33,10 @@ int tide__lua_raise(lua_State *L, const tide_error *error) {
   return lua_error(L);
 }
 
+void tide__lua_check(lua_State *L, int code, const tide_error *error) {
+  if (code != TIDE_OK) tide__lua_raise(L, error);
+}
+
 /* The string at a key of the table at `index`, or NULL; without metamethods. */
 static const char *raw_text(lua_State *L, int index, const char *key) {
   lua_pushstring(L, key);

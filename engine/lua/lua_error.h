@@ -14,6 +14,9 @@ void tide__lua_error_open(lua_State *L, int index);
 ** by the caller that only C can free. */
 int tide__lua_raise(lua_State *L, const tide_error *error);
 
+/* Raises the error on any code but TIDE_OK. */
+void tide__lua_check(lua_State *L, int code, const tide_error *error);
+
 /* Fills *error from the Lua error value at `index` and returns its code: a table of
 ** err.lua's, Lua's own want of memory, or anything else, which becomes TIDE_DOMAIN. The
 ** message is one line, whatever was raised. Raises nothing. */

@@ -9,6 +9,7 @@
 #include <openssl/evp.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/error.h"
@@ -207,13 +208,20 @@ static int check_integer(lua_State *L) {
   return 1;
 }
 
-/* ---- folders ----------------------------------------------------------------------- */
+/* ---- folders, terminals -----------------------------------------------------------------------
+ */
 
 static int folder_gc(lua_State *L) {
   DIR **folder = luaL_checkudata(L, 1, "tidelog.Folder");
   if (*folder != NULL) closedir(*folder);
   *folder = NULL;
   return 0;
+}
+
+/* isTerminal() -> whether standard error is one, where progress can be shown */
+static int is_terminal(lua_State *L) {
+  lua_pushboolean(L, isatty(STDERR_FILENO));
+  return 1;
 }
 
 /* listFolder(path) -> list of the names in it, without those that begin with a dot; or nil
@@ -266,6 +274,7 @@ int tide__module_open(lua_State *L) {
                                        {"checkName", check_name},
                                        {"checkInteger", check_integer},
                                        {"listFolder", list_folder},
+                                       {"isTerminal", is_terminal},
                                        {NULL, NULL}};
   lua_getglobal(L, "require");
   lua_pushliteral(L, "tidelog.err");
@@ -277,6 +286,8 @@ int tide__module_open(lua_State *L) {
   tide__bytes_open(L);
   luaL_newlib(L, functions);
   tide__store_handle_open(L);
+  tide__store_state_open(L);
+  tide__import_open(L);
   tide__record_open(L);
   lua_pushlightuserdata(L, NULL);
   lua_setfield(L, -2, "null");

@@ -14,6 +14,14 @@ void tide__store_handle_open(lua_State *L);
 ** closed (StoreError). */
 tide_store *tide__store_argument(lua_State *L, int index);
 
+/* The first arguments of what is about one aggregate: store, tenant, type, id. */
+typedef struct tide_aggregate_arguments {
+  tide_store *store;
+  const char *tenant, *type, *id;
+} tide_aggregate_arguments;
+
+tide_aggregate_arguments tide__aggregate_arguments(lua_State *L);
+
 typedef struct tide_scan_handle {
   tide_scan *scan; /* NULL: closed */
   struct tide_store_handle *owner;
@@ -23,6 +31,13 @@ typedef struct tide_scan_handle {
 } tide_scan_handle;
 
 tide_scan_handle *tide__scan_argument(lua_State *L, int index);
+
+/* store_state.c: adds the functions on snapshots, threads and documents to the module table
+** on the top: [-0, +0]. */
+void tide__store_state_open(lua_State *L);
+
+/* import.c: the same for those that carry commits from one store to another. */
+void tide__import_open(lua_State *L);
 
 /* The scan's next commit or NULL at the end; raises StoreError. */
 const tide_commit *tide__scan_advance(lua_State *L, tide_scan_handle *handle);

@@ -27,8 +27,8 @@ function Documents.ofStore(store, tenant)
   engine.checkTenant(tenant)
   engine.head(store, tenant) -- says now where the store is none, or closed
   local source = {}
-  function source.read(path) return engine.getDocument(store, tenant, path) end
-  function source.write(path, bytes) engine.putDocuments(store, tenant, { path, bytes }) end
+  function source.read(path) return (engine.getDocument(store, tenant, path)) end
+  function source.write(path, bytes) engine.putDocuments(store, tenant, { path, bytes, false, 0 }) end
   function source.list(prefix)
     local all, after = {}, nil
     repeat

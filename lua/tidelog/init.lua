@@ -5,6 +5,7 @@ local CommandHandler = require "tidelog.command_handler"
 local Err = require "tidelog.err"
 local Store = require "tidelog.store"
 local StreamReader = require "tidelog.stream_reader"
+local copy = require "tidelog.copy"
 local engine = require "tidelog.engine"
 local tracer = require "tidelog.tracer"
 
@@ -16,6 +17,7 @@ return {
   null = engine.null,
   array = engine.array,
   open = Store.open,
+  copy = copy,
   Actor = Actor.new,
   CommandHandler = CommandHandler.new,
   StreamReader = StreamReader.new,

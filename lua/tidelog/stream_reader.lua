@@ -1,5 +1,9 @@
 -- The stream reader: shows handlers every event in order, each at its own cursor, and
 -- commits what they wrote together with the cursors, in one transaction.
+--
+-- Where the database has none, documents are written before the cursors, and a reader that
+-- dies in between shows the same events again. So each document carries how far it reflects
+-- its writers, and is written only forward: it has each event's effect exactly once.
 
 local Documents = require "tidelog.documents"
 local Err = require "tidelog.err"
@@ -36,16 +40,47 @@ end
 
 -- ---- what handlers write -------------------------------------------------------------
 
+-- Which documents may be written for an event, and how far they reflect their writers then,
+-- where documents and cursors are not committed together.
+local function newForward(store, tenant, thread)
+  local forward = { marks = {} } -- marks[path][writer]: behind the last event in the document
+  local writer, position
+  local reflects = {}            -- by writer and path, as it was before this poll
+
+  -- A writer is a handler in its thread.
+  function forward.begin(handler, at)
+    writer, position = thread .. "/" .. handler, at
+    reflects[writer] = reflects[writer] or {}
+  end
+
+  function forward.wanted(path)
+    local known = reflects[writer]
+    if not known[path] then
+      local _, behind = engine.getDocument(store, tenant, path, writer)
+      known[path] = behind
+    end
+    return known[path] <= position
+  end
+
+  function forward.keep(path)
+    local marks = forward.marks[path] or {}
+    forward.marks[path] = marks
+    marks[writer] = position + 1
+  end
+
+  return forward
+end
+
 -- Documents of one poll: written together at its end. What a handler writes for an event
 -- is kept apart until the handler is done with that event, and dropped if it fails.
 local function newBatch(store, tenant)
-  local batch = { written = {}, staged = nil }
+  local batch = { written = {}, staged = nil, forward = nil }
   local source = {}
 
   function source.read(path)
     local bytes = batch.staged and batch.staged[path]
     if bytes == nil then bytes = batch.written[path] end
-    if bytes == nil then return engine.getDocument(store, tenant, path) end
+    if bytes == nil then return (engine.getDocument(store, tenant, path)) end
     return bytes or nil
   end
 
@@ -53,7 +88,7 @@ local function newBatch(store, tenant)
     if not batch.staged then
       error(Err.precondition("self.db was used outside of the handling of an event"))
     end
-    batch.staged[path] = bytes
+    if not batch.forward or batch.forward.wanted(path) then batch.staged[path] = bytes end
   end
 
   function source.list(prefix)
@@ -70,10 +105,17 @@ local function newBatch(store, tenant)
     return paths
   end
 
-  function batch.begin() batch.staged = {} end
+  -- For this handler's event at this position.
+  function batch.begin(handler, position)
+    batch.staged = {}
+    if batch.forward then batch.forward.begin(handler, position) end
+  end
 
   function batch.keep()
-    for path, bytes in pairs(batch.staged) do batch.written[path] = bytes end
+    for path, bytes in pairs(batch.staged) do
+      batch.written[path] = bytes
+      if batch.forward then batch.forward.keep(path) end
+    end
     batch.staged = nil
   end
 
@@ -81,8 +123,16 @@ local function newBatch(store, tenant)
 
   function batch.documents()
     local list = {}
+    local function add(path, bytes, writer, position)
+      local n = #list
+      list[n + 1], list[n + 2], list[n + 3], list[n + 4] = path, bytes, writer, position
+    end
     for path, bytes in pairs(batch.written) do
-      list[#list + 1], list[#list + 2] = path, bytes
+      if batch.forward then
+        for writer, position in pairs(batch.forward.marks[path]) do add(path, bytes, writer, position) end
+      else
+        add(path, bytes, false, 0)
+      end
     end
     return list
   end
@@ -130,7 +180,7 @@ local function lookUp(events, name) return events[name] end
 -- up, which may have failed, too: then `apply` is the error.
 local function handle(self, context, entry, batch, event, found, apply)
   local started = engine.clock()
-  batch.begin()
+  batch.begin(entry.name, event.position)
   local ok, problem = found, apply
   if found then ok, problem = pcall(apply, entry.self, context.tenant, event) end
   if ok then batch.keep() else batch.drop() end
@@ -227,16 +277,22 @@ end
 
 local function acquire(self, context, timeout)
   local started = engine.clock()
-  local token, expires, bytes = engine.lease(self.store, context.tenant, context.thread, self.owner, timeout)
+  local token, expires, bytes, apart = engine.lease(self.store, context.tenant, context.thread, self.owner, timeout)
   context.lease = { thread = context.thread, token = token or nil, expires = engine.formatTime(expires),
                     held = token and true or false }
   if self.tracer then
     Trace.offer(self.tracer, function()
-      return { method = "pollStream", context = context, lease = context.lease, elapsed = engine.clock() - started }
+      return { method = "pollStream", context = context, lease = context.lease,
+               documents = apart and "forward only" or "with cursors", elapsed = engine.clock() - started }
     end)
   end
   if not token then return nil end
-  return engine.decode(bytes)
+  if apart and not self.warned then
+    self.warned = true
+    warn("tidelog: the database has no transactions: what handlers write is not committed together with their "
+      .. "cursors, and each document is written only forward")
+  end
+  return engine.decode(bytes), apart
 end
 
 --- Shows the thread's handlers the next events. A handler that fails keeps its cursor
@@ -256,8 +312,9 @@ function StreamReader:poll(tenant, thread, handlers, options)
   local entries = readHandlers(handlers, db)
   if engine.head(self.store, tenant) == 0 or #entries == 0 then return false, {} end
   local context = { tenant = tenant, thread = thread }
-  local cursors = acquire(self, context, timeout)
+  local cursors, apart = acquire(self, context, timeout)
   if not cursors then return false, {} end -- another reader is at it
+  if apart then batch.forward = newForward(self.store, tenant, thread) end
   for _, entry in ipairs(entries) do
     local cursor = cursors[entry.name]
     entry.cursor = cursor and cursor.position or 0

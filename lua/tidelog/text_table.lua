@@ -13,8 +13,9 @@ end
 --- The table without a line break at its end; no line ends in spaces.
 ---@param columns tidelog.Column[]
 ---@param rows any[][] each with a value for each column, or nil
+---@param untitled? boolean without the titles and the line below them
 ---@return string
-local function text_table(columns, rows)
+local function text_table(columns, rows, untitled)
   local grid, widths = {}, {}
 
   local function add(row)
@@ -39,8 +40,8 @@ local function text_table(columns, rows)
       local padding = (" "):rep(widths[j] - line[j].width)
       parts[j] = column.align == "right" and padding .. line[j].text or line[j].text .. padding
     end
-    lines[#lines + 1] = (table.concat(parts, "  "):gsub(" +$", ""))
-    if i == 1 then
+    if i > 1 or not untitled then lines[#lines + 1] = (table.concat(parts, "  "):gsub(" +$", "")) end
+    if i == 1 and not untitled then
       for j in ipairs(columns) do parts[j] = ("-"):rep(widths[j]) end
       lines[#lines + 1] = table.concat(parts, "  ")
     end

@@ -10,6 +10,7 @@ local text_table = require "tidelog.text_table"
 ---@field method "command"|"loadAggregate"|"commitEvents"|"pollStream"|"handle"|"commitCursors"
 ---@field context? tidelog.Context|{ tenant: string, thread: string } a command's, or a poll's
 ---@field lease? table    with `thread`
+---@field documents? "with cursors"|"forward only" a poll's: how they are committed
 ---@field handler? string its name
 ---@field event? tidelog.Event
 ---@field error? any

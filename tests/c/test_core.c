@@ -14,6 +14,7 @@
 #include "core/clock.h"
 #include "core/commit.h"
 #include "core/error.h"
+#include "core/hash_map.h"
 #include "core/id.h"
 #include "core/names.h"
 
@@ -877,6 +878,74 @@ static void test_verify_notices_each_altered_field(void **state) {
   assert_memory_equal(&head, &sealed, sizeof head);
 }
 
+static void test_behind_a_tombstone_only_the_hash_is_taken_as_it_is(void **state) {
+  (void)state;
+  static const uint8_t body[] = {5, 0, 0, 0, 0};
+  tide_error error = {0};
+  tide_commit stone = {.type = TIDE_TOMBSTONE, .id = "1", .count = 3, .body = body, .body_size = 5};
+  tide_commit behind = {.type = "Adder", .id = "a", .count = 1, .body = body, .body_size = 5};
+  tide_head head = {0}, sealed;
+  assert_int_equal(tide__commit_seal(&stone, &head, 1000, &error), TIDE_OK);
+  sealed = head;
+  sealed.hash[7] ^= 1; /* of what was lost */
+  assert_int_equal(tide__commit_seal(&behind, &sealed, 1000, &error), TIDE_OK);
+  assert_true(tide__commit_is_tombstone(&stone));
+  assert_false(tide__commit_is_tombstone(&behind));
+  tide_head after = head;
+  assert_int_equal(tide__commit_verify(&behind, &after, &error), TIDE_STORE);
+  assert_int_equal(tide__commit_verify_torn(&behind, &after, &error), TIDE_OK);
+  assert_int_equal(after.position, 4);
+  assert_int_equal(after.time, 1000);
+  assert_memory_equal(after.hash, behind.hash, TIDE_HASH_SIZE);
+  tide_commit wrong = behind;
+  wrong.position++;
+  after = head;
+  assert_int_equal(tide__commit_verify_torn(&wrong, &after, &error), TIDE_STORE);
+  wrong = behind;
+  wrong.time--;
+  assert_int_equal(tide__commit_verify_torn(&wrong, &after, &error), TIDE_STORE);
+  assert_memory_equal(&after, &head, sizeof head);
+}
+
+typedef struct found {
+  tide__link link; /* first member */
+  char name[16];
+} found;
+
+static size_t links_freed;
+
+static void count_link(tide__link *link) {
+  (void)link;
+  links_freed++;
+}
+
+static void test_a_map_finds_what_was_added_and_not_removed(void **state) {
+  (void)state;
+  enum { many = 1000 };
+  static found all[many];
+  tide__map map = {0};
+  assert_null(tide__map_find(&map, "0", "", ""));
+  for (int i = 0; i < many; i++) {
+    snprintf(all[i].name, sizeof all[i].name, "%d", i);
+    all[i].link.key[0] = i % 2 == 0 ? all[i].name : "x";
+    all[i].link.key[1] = i % 2 == 0 ? "x" : all[i].name; /* the parts do not run together */
+    all[i].link.key[2] = "";
+    assert_int_equal(tide__map_add(&map, &all[i].link), 1);
+  }
+  for (int i = 0; i < many; i += 3)
+    tide__map_remove(&map, &all[i].link);
+  for (int i = 0; i < many; i++)
+    assert_ptr_equal(tide__map_find(&map, all[i].link.key[0], all[i].link.key[1], ""),
+                     i % 3 == 0 ? NULL : &all[i].link);
+  assert_null(tide__map_find(&map, "1x", "", ""));
+  assert_null(tide__map_find(&map, "x", "1", "x"));
+  links_freed = 0;
+  tide__map_free(&map, count_link);
+  assert_int_equal(links_freed, many - (many + 2) / 3);
+  assert_null(tide__map_find(&map, "x", "1", ""));
+  tide__map_free(&map, NULL);
+}
+
 static void test_texts_cannot_move_from_one_field_to_the_next(void **state) {
   (void)state;
   static const struct {
@@ -927,6 +996,8 @@ int main(void) {
       cmocka_unit_test(test_seal_fails_where_positions_run_out),
       cmocka_unit_test(test_verify_follows_what_seal_made),
       cmocka_unit_test(test_verify_notices_each_altered_field),
+      cmocka_unit_test(test_behind_a_tombstone_only_the_hash_is_taken_as_it_is),
+      cmocka_unit_test(test_a_map_finds_what_was_added_and_not_removed),
       cmocka_unit_test(test_texts_cannot_move_from_one_field_to_the_next),
   };
   return cmocka_run_group_tests_name("core", tests, NULL, NULL);

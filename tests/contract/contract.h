@@ -101,6 +101,7 @@ typedef struct contract_group {
 
 extern const contract_group contract_append_cases, contract_scan_cases, contract_tenant_cases,
     contract_snapshot_cases, contract_lease_cases, contract_document_cases, contract_name_cases,
-    contract_argument_cases, contract_model_cases, contract_thread_cases, contract_process_cases;
+    contract_argument_cases, contract_model_cases, contract_thread_cases, contract_process_cases,
+    contract_wait_cases, contract_import_cases, contract_reader_cases;
 
 #endif

@@ -241,6 +241,93 @@ static void test_documents_refuse_bad_arguments(void **state) {
   nothing_was_written(c);
 }
 
+static void test_waiting_and_importing_refuse_bad_arguments(void **state) {
+  contract *c = *state;
+  tide_store *const s = c->store;
+  int64_t head;
+  const tide_commit good = contract_commit(c, "Adder", "a", 0, 1, NULL);
+  tide_commit bad = good;
+  MISSING("store", tide__store_wait(NULL, T, 0, 0, &head, error));
+  MISSING("tenant", tide__store_wait(s, NULL, 0, 0, &head, error));
+  MISSING("head", tide__store_wait(s, T, 0, 0, NULL, error));
+  INVALID("position", tide__store_wait(s, T, -1, 0, &head, error));
+  INVALID("timeout", tide__store_wait(s, T, 0, -1, &head, error));
+  INVALID("timeout", tide__store_wait(s, T, 0, TIDE_WAIT_MAX + 1, &head, error));
+  MISSING("store", tide__store_import(NULL, T, &good, 1, error));
+  MISSING("tenant", tide__store_import(s, NULL, &good, 1, error));
+  MISSING("commits", tide__store_import(s, T, NULL, 1, error));
+  MISSING("commits", tide__store_import(s, T, &good, 0, error));
+  bad.type = NULL;
+  MISSING("aggregateType", tide__store_import(s, T, &bad, 1, error));
+  bad = good;
+  bad.count = 0;
+  INVALID("count", tide__store_import(s, T, &bad, 1, error));
+  bad = good;
+  bad.body_size--;
+  INVALID("body", tide__store_import(s, T, &bad, 1, error));
+  bad = good;
+  bad.position = -1;
+  INVALID("position", tide__store_import(s, T, &bad, 1, error));
+  bad.position = INT64_MAX;
+  BAD(TIDE_STORE, NULL, tide__store_import(s, T, &bad, 1, error));
+  nothing_was_written(c);
+}
+
+static void test_threads_refuse_bad_arguments(void **state) {
+  contract *c = *state;
+  tide_store *const s = c->store;
+  const tide_bytes body = contract_body(c, 1), none = {NULL, 0};
+  tide_bytes bytes;
+  tide_thread thread;
+  size_t count;
+  MISSING("store", tide__store_list_threads(NULL, T, NULL, 1, &bytes, &count, error));
+  MISSING("tenant", tide__store_list_threads(s, NULL, NULL, 1, &bytes, &count, error));
+  MISSING("names", tide__store_list_threads(s, T, NULL, 1, NULL, &count, error));
+  MISSING("count", tide__store_list_threads(s, T, NULL, 1, &bytes, NULL, error));
+  INVALID("limit", tide__store_list_threads(s, T, NULL, 0, &bytes, &count, error));
+  MISSING("store", tide__store_get_thread(NULL, T, "t", &thread, error));
+  MISSING("tenant", tide__store_get_thread(s, NULL, "t", &thread, error));
+  MISSING("thread", tide__store_get_thread(s, T, NULL, &thread, error));
+  MISSING("thread", tide__store_get_thread(s, T, "t", NULL, error));
+  MISSING("store", tide__store_put_thread(NULL, T, "t", 0, &body, error));
+  MISSING("tenant", tide__store_put_thread(s, NULL, "t", 0, &body, error));
+  MISSING("thread", tide__store_put_thread(s, T, "", 0, &body, error));
+  MISSING("cursors", tide__store_put_thread(s, T, "t", 0, NULL, error));
+  INVALID("cursors", tide__store_put_thread(s, T, "t", 0, &none, error));
+  INVALID("token", tide__store_put_thread(s, T, "t", -1, &body, error));
+  INVALID("token", tide__store_put_thread(s, T, "t", TIDE_TOKEN_MAX + 1, &body, error));
+  nothing_was_written(c);
+}
+
+static void test_the_rest_refuses_bad_arguments(void **state) {
+  contract *c = *state;
+  tide_store *const s = c->store;
+  const tide_bytes body = contract_body(c, 1);
+  char long_writer[TIDE_WRITER_MAX + 2];
+  tide_bytes bytes;
+  int64_t number;
+  memset(long_writer, 'w', sizeof long_writer - 1);
+  long_writer[sizeof long_writer - 1] = '\0';
+  MISSING("store", tide__store_describe(NULL, T, &bytes, error));
+  MISSING("bson", tide__store_describe(s, T, NULL, error));
+  INVALID("tenant", tide__store_describe(s, "A", &bytes, error));
+  MISSING("store", tide__store_setup(NULL, T, error));
+  MISSING("tenant", tide__store_setup(s, "", error));
+  MISSING("store", tide__store_close_hole(NULL, T, 0, "a", "r", &number, error));
+  MISSING("tenant", tide__store_close_hole(s, NULL, 0, "a", "r", &number, error));
+  MISSING("actor", tide__store_close_hole(s, T, 0, NULL, "r", &number, error));
+  MISSING("reason", tide__store_close_hole(s, T, 0, "a", "", &number, error));
+  MISSING("events", tide__store_close_hole(s, T, 0, "a", "r", NULL, error));
+  INVALID("position", tide__store_close_hole(s, T, -1, "a", "r", &number, error));
+  INVALID("writer", tide__store_get_document(s, T, "/d", long_writer, &bytes, &number, error));
+  MISSING("writer", tide__store_get_document(s, T, "/d", "", &bytes, &number, error));
+  const tide_document bad_writer = {"/d", body.data, body.size, "a\n", 0},
+                      bad_position = {"/d", body.data, body.size, "a", -1};
+  INVALID("writer", tide__store_put_documents(s, T, &bad_writer, 1, error));
+  INVALID("position", tide__store_put_documents(s, T, &bad_position, 1, error));
+  nothing_was_written(c);
+}
+
 static void test_freeing_bytes_twice_is_harmless(void **state) {
   contract *c = *state;
   const tide_bytes body = contract_body(c, 1);
@@ -256,10 +343,17 @@ static void test_freeing_bytes_twice_is_harmless(void **state) {
 }
 
 static const struct CMUnitTest tests[] = {
-    CASE(test_open_refuses_what_is_no_store),   CASE(test_open_never_shows_what_follows_the_scheme),
-    CASE(test_append_refuses_bad_arguments),    CASE(test_bodies_that_are_no_document_are_refused),
-    CASE(test_reads_refuse_bad_arguments),      CASE(test_snapshots_refuse_bad_arguments),
-    CASE(test_leases_refuse_bad_arguments),     CASE(test_documents_refuse_bad_arguments),
+    CASE(test_open_refuses_what_is_no_store),
+    CASE(test_open_never_shows_what_follows_the_scheme),
+    CASE(test_append_refuses_bad_arguments),
+    CASE(test_bodies_that_are_no_document_are_refused),
+    CASE(test_reads_refuse_bad_arguments),
+    CASE(test_snapshots_refuse_bad_arguments),
+    CASE(test_leases_refuse_bad_arguments),
+    CASE(test_documents_refuse_bad_arguments),
+    CASE(test_waiting_and_importing_refuse_bad_arguments),
+    CASE(test_threads_refuse_bad_arguments),
+    CASE(test_the_rest_refuses_bad_arguments),
     CASE(test_freeing_bytes_twice_is_harmless),
 };
 GROUP(argument_cases, tests);

@@ -64,6 +64,8 @@ static int use_parents_handle(tide_store *s, tide_scan *open_scan) {
   tide_scan *scan;
   tide_head head;
   tide_lease lease;
+  tide_thread thread;
+  const tide_bytes cursors = {(uint8_t *)(uintptr_t)small, sizeof small};
   tide_bytes bytes;
   size_t count;
   int64_t position, version;
@@ -86,7 +88,13 @@ static int use_parents_handle(tide_store *s, tide_scan *open_scan) {
     return 12;
   if (tide__store_tenants(s, &bytes, &count, &error) != TIDE_STORE) return 13;
   if (tide__store_check(s, T, NULL, NULL, &error) != TIDE_STORE) return 14;
-  return error.message[0] != '\0' && error.code == TIDE_STORE ? 0 : 15;
+  if (tide__store_wait(s, T, 0, 1000, &position, &error) != TIDE_STORE) return 15;
+  if (tide__store_import(s, T, &commit, 1, &error) != TIDE_STORE) return 16;
+  if (tide__store_list_threads(s, T, NULL, 1, &bytes, &count, &error) != TIDE_STORE) return 17;
+  if (tide__store_get_thread(s, T, "thread", &thread, &error) != TIDE_STORE) return 18;
+  if (tide__store_put_thread(s, T, "thread", 1, &cursors, &error) != TIDE_STORE) return 19;
+  if (tide__store_describe(s, T, &bytes, &error) != TIDE_STORE) return 20;
+  return error.message[0] != '\0' && error.code == TIDE_STORE ? 0 : 21;
 }
 
 static void test_after_fork_the_parents_handle_answers_store_error(void **state) {

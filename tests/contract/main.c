@@ -10,7 +10,8 @@ int main(int argc, char **argv) {
       &contract_append_cases, &contract_scan_cases,     &contract_tenant_cases,
       &contract_lease_cases,  &contract_snapshot_cases, &contract_document_cases,
       &contract_name_cases,   &contract_argument_cases, &contract_model_cases,
-      &contract_thread_cases, &contract_process_cases};
+      &contract_thread_cases, &contract_process_cases,  &contract_wait_cases,
+      &contract_import_cases, &contract_reader_cases};
   if (argc < 2 || argc > 3 || !contract_choose(argv[1])) {
     fprintf(stderr, "usage: contract memory|sqlite|mongodb [PATTERN]\n"
                     "mongodb: beneath tests/mongodb/with_server\n");

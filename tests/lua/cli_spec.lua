@@ -6,6 +6,8 @@ assert(_VERSION == "Lua 5.4", "these specs are for Lua 5.4")
 local engine = require "tidelog.engine"
 local stores = require "tests.lua.support.stores"
 
+local COMMANDS = { "command", "events", "show", "status", "check", "copy", "run" }
+
 local function shell(script)
   local pipe = assert(io.popen(script))
   local output = pipe:read "a"
@@ -81,7 +83,7 @@ describe("tidelog", function()
     it("with --help, for itself and each command", function()
       local help = output "--help"
       assert.equal(help, output "-h")
-      for _, name in ipairs { "command", "events", "show", "check", "run" } do
+      for _, name in ipairs(COMMANDS) do
         assert.is_truthy(help:find("\n   " .. name .. "  ", 1, true), name)
         local own = output(name, "--help")
         assert.is_truthy(own:find("Usage: tidelog " .. name, 1, true), own)
@@ -99,7 +101,7 @@ describe("tidelog", function()
       local page = file:read("a"):gsub("\\%-", "-")
       file:close()
       local all = help
-      for _, name in ipairs { "command", "events", "show", "check", "run" } do all = all .. output(name, "--help") end
+      for _, name in ipairs(COMMANDS) do all = all .. output(name, "--help") end
       local function has(text, where, option)
         assert.is_truthy(text:find(option, 1, true), option .. " is not in " .. where)
       end
@@ -142,6 +144,13 @@ describe("tidelog", function()
       { "actor is missing", "--actor", "", "command", "PressDot" },
       { "role is missing", "--role", "", "command", "PressDot" },
       { "none of sqlite:FOLDER and memory:", "--store", "postgres:x", "events" },
+      { "missing argument 'from'", "copy" },
+      { "missing argument 'to'", "copy", "sqlite:data" },
+      { "FROM: uri", "copy", "data", "sqlite:b" },
+      { "TO: uri", "copy", "memory:", "data" },
+      { "--backwards cannot be used with it", "events", "--follow", "--backwards" },
+      { "--to cannot be used with it", "events", "--follow", "--to", "4" },
+      { "--till cannot be used with it", "events", "--follow", "--till", "2026-11-23" },
       { "sqlite:FOLDER", "--store", "sqlite:", "command", "PressDot" },
     }
     for _, case in ipairs(cases) do
@@ -286,6 +295,154 @@ describe("tidelog", function()
       assert.is_truthy(printed:find '^{[^\n]+}\n$')
       assert.same({ 0, "" }, { status, errors })
       assert.equal(5000, json("--tenant", "many", "check").events)
+    end)
+  end)
+
+  describe("events --follow", function()
+    local function follow(words, ...)
+      return line(("{ sleep 0.2; %s; } >/dev/null & timeout 20 tidelog %s; wait"):format(table.concat({ ... }, "; "),
+        words))
+    end
+
+    local function pressing(digit)
+      return "tidelog command PressDigit aggregateId=c1 digit=" .. digit
+    end
+
+    it("goes on with what is appended, until its limit", function()
+      press(1)
+      press(2)
+      local printed, status, errors = follow("events --follow --limit 4 --json", pressing(3), pressing(4))
+      assert.same({ 0, "" }, { status, errors })
+      local digits = {}
+      for text in printed:gmatch "[^\n]+" do digits[#digits + 1] = engine.fromJson(text).payload.digit end
+      assert.same({ "1", "2", "3", "4" }, digits)
+    end)
+
+    it("has its titles once, and the filters of events", function()
+      press(1)
+      local printed, status, errors = follow("events --follow --limit 3 --type Calculator --id c1", pressing(2),
+        "tidelog command PressDigit aggregateId=c2 digit=7",
+        "tidelog command AddNumbers aggregateId=c1 number1:=1 number2:=2", pressing(3))
+      assert.same({ 0, "" }, { status, errors })
+      assert.equal(1, select(2, printed:gsub("position", "")))
+      assert.equal(5, select(2, printed:gsub("\n", "")))
+      assert.equal(3, select(2, printed:gsub("Calculator c1", "")))
+    end)
+
+    it("waits for the first event, and begins where --from says", function()
+      assert(os.execute("mkdir " .. quote(folder .. "/data")))
+      local printed, status = follow("events --follow --limit 1 --from 1 --json", pressing(1), pressing(2))
+      assert.equal(0, status)
+      assert.equal("2", engine.fromJson(printed).payload.digit)
+    end)
+  end)
+
+  local POLL = [[
+    local tidelog = require "tidelog"
+    local store <close> = tidelog.open(arg[1])
+    local function count(self, tenant, event) self.db:doc("/seen/" .. event.position):set {} end
+    tidelog.StreamReader(store):poll("default", "thread1", {
+      { name = "Counter", events = { DigitPressed = count } },
+      { name = "Failing", events = { DigitPressed = function(_, _, event) assert(event.position == 0) end } },
+    }, { limit = tonumber(arg[2]) })]]
+
+  describe("status", function()
+    it("shows the store, the log and how far its readers are", function()
+      write("poll.lua", POLL)
+      for digit = 1, 5 do press(digit) end
+      output("run", "poll.lua", "sqlite:data", "3")
+      local shown = output "status"
+      for _, part in ipairs { "\nplace      ", "/data\n", "server     SQLite 3", "documents  with cursors\n",
+                              "tenant default: 5 events, the last one at 20",
+                              "\nthread   leased by  until  handler  next  behind\n",
+                              "\nthread1  nobody            Counter     3       2\n",
+                              "\n                           Failing     1       4\n" } do
+        assert.is_truthy(shown:find(part, 1, true), part .. " is not in\n" .. shown)
+      end
+      local status = json "status"
+      assert.same({ "default", 5, "sqlite", "thread1", 1 },
+        { status.tenant, status.events, status.store.store, status.threads[1].name, status.threads[1].token })
+      assert.same({ Counter = { position = 3, behind = 2 } },
+        { Counter = status.threads[1].cursors.Counter })
+      assert.is_truthy(engine.parseTime(status.time))
+    end)
+
+    it("shows who has a lease", function()
+      press(1)
+      write("lease.lua", [[
+        local engine = require "tidelog.engine"
+        engine.lease(require "tidelog".open "sqlite:data", "default", "t", "reader 7", 60000)]])
+      output("run", "lease.lua")
+      assert.is_truthy(output("status"):find "\nt +reader 7 +20%S+Z\n")
+      assert.equal("reader 7", json("status").threads[1].owner)
+    end)
+
+    it("is of a tenant that has nothing yet, too, but not of a store that is not there", function()
+      fails(1, "there is no store sqlite:data yet", "status")
+      press(1)
+      assert.is_truthy(output("--tenant", "nobody", "status"):find "tenant nobody: 0 events\n$")
+      assert.same({}, json("--tenant", "nobody", "status").threads)
+      assert.is_false(exists "data/nobody.db")
+    end)
+  end)
+
+  describe("copy", function()
+    local function copied(...) return json("copy", "sqlite:data", "sqlite:b", ...) end
+
+    it("carries a tenant over, says what it did, and goes on from there", function()
+      write("poll.lua", POLL)
+      for digit = 1, 3 do press(digit) end
+      output("run", "poll.lua", "sqlite:data", "2")
+      local said = output("copy", "sqlite:data", "sqlite:b")
+      assert.equal("tenant default is the same in both: 3 events (3 copied), 2 documents (2 copied, 0 removed), "
+        .. "1 thread; head HASH\n", (said:gsub("%x+\n$", "HASH\n")))
+      assert.equal(output "events", output("--store", "sqlite:b", "events"))
+      assert.equal(3, json("--store", "sqlite:b", "check").events)
+      press(4)
+      local result = copied()
+      assert.same({ 4, 1, 2, 0 }, { result.events, result.copiedEvents, result.documents, result.copiedDocuments })
+      output("run", "poll.lua", "sqlite:b", "10")
+      assert.same({ position = 4, behind = 0 }, json("--store", "sqlite:b", "status").threads[1].cursors.Counter)
+    end)
+
+    it("carries one tenant or all", function()
+      for _, tenant in ipairs { "t1", "t2", "t3" } do output("--tenant", tenant, "command", "PressDot") end
+      assert.equal("t2", copied("--tenant", "t2").tenant)
+      assert.same({ true, false }, { exists "b/t2.db" and true, exists "b/t1.db" })
+      local _, all = copied "--all"
+      assert.same({ "t1", 1, "t2", 0, "t3", 1 }, { all[1].tenant, all[1].copiedEvents, all[2].tenant,
+                                                   all[2].copiedEvents, all[3].tenant, all[3].copiedEvents })
+    end)
+
+    it("fails where there is nothing, where the target has another history, or is the source", function()
+      fails(1, "there is no store sqlite:data yet", "copy", "sqlite:data", "sqlite:b")
+      assert.is_false(exists "b")
+      press(1)
+      fails(1, "tenant nobody has nothing in the source", "--tenant", "nobody", "copy", "sqlite:data", "sqlite:b")
+      output("--store", "sqlite:b", "command", "PressDot")
+      fails(1, "another history", "copy", "sqlite:data", "sqlite:b")
+      fails(2, "TO: both are the same store", "copy", "sqlite:data", "sqlite:./data")
+    end)
+
+    it("shows on a terminal how far it is, and in a pipe nothing", function()
+      local Progress = require "tidelog.cli.progress"
+      local state = { tenant = "t", position = 500, head = 2000, documents = 0 }
+      assert.equal("tenant t: 500 of 2,000 events, 25 %", Progress.line(state, 500, 0))
+      assert.equal("tenant t: 500 of 2,000 events, 25 %, 100/s, 15 s left", Progress.line(state, 400, 1000))
+      assert.equal("tenant t: 2,000 of 2,000 events, 100 %, 2,000/s, 1 document",
+        Progress.line({ tenant = "t", position = 2000, head = 2000, documents = 1 }, 0, 1000))
+      assert.equal("tenant t: 1 of 1,234,567 events, 0 %, 1/s, 342.9 h left",
+        Progress.line({ tenant = "t", position = 1, head = 1234567, documents = 0 }, 0, 1000))
+      local now, out = 0, { text = "" }
+      function out:write(...) self.text = self.text .. table.concat { ... } end
+      function out.flush() end
+      local show, clear = Progress.new(out, function() return now end)
+      show(state)
+      show(state) -- too soon
+      now = 100
+      show(state)
+      clear()
+      assert.equal(("\r\27[Ktenant t: 500 of 2,000 events, 25 %"):rep(2) .. "\r\27[K", out.text)
     end)
   end)
 

@@ -53,21 +53,24 @@ end
 
 -- ---- the store and the domain ------------------------------------------------------------
 
---- The store, to be closed.
-function Application.store(arguments)
-  local ok, store = pcall(Store.open, arguments.store)
+--- The store, to be closed. `field`: which argument has its URI, default "store".
+function Application.store(arguments, field)
+  local ok, store = pcall(Store.open, arguments[field or "store"])
   if ok then return store end
-  if Err.is(store) and store.argument == "uri" then Application.usage("--store: %s", store.message) end
+  if Err.is(store) and store.argument == "uri" then
+    Application.usage("%s: %s", field and field:upper() or "--store", store.message)
+  end
   error(store, 0)
 end
 
 --- The store, where it is there already: looking creates no folder.
-function Application.existingStore(arguments)
-  local folder = arguments.store:match "^sqlite:(.+)"
+function Application.existingStore(arguments, field)
+  local uri = arguments[field or "store"]
+  local folder = uri:match "^sqlite:(.+)"
   if folder and not engine.listFolder(folder) and not io.open(folder) then
-    error(Err.store(("there is no store %s yet: no command has written to it"):format(arguments.store)), 0)
+    error(Err.store(("there is no store %s yet: no command has written to it"):format(uri)), 0)
   end
-  return Application.store(arguments)
+  return Application.store(arguments, field)
 end
 
 function Application.actor(arguments)
@@ -83,11 +86,27 @@ end
 
 -- ---- showing -----------------------------------------------------------------------------
 
---- Prints a line; output that goes nowhere is an error.
-function Application.print(line)
-  local ok, problem = io.stdout:write(line, "\n")
+--- A number with its thousands apart: 1,234,567.
+function Application.thousands(number)
+  local text = tostring(number)
+  local first = (#text - 1) % 3 + 1
+  return text:sub(1, first) .. text:sub(first + 1):gsub("%d%d%d", ",%0")
+end
+
+--- How many there are of something: "1 event", "2 events".
+function Application.counted(number, what)
+  return ("%s %s%s"):format(Application.thousands(number), what, number == 1 and "" or "s")
+end
+
+local function checkOutput(ok, problem)
   if not ok then error("standard output cannot be written: " .. problem, 0) end
 end
+
+--- Prints a line; output that goes nowhere is an error.
+function Application.print(line) checkOutput(io.stdout:write(line, "\n")) end
+
+--- Lets what was printed be seen now.
+function Application.flush() checkOutput(io.stdout:flush()) end
 
 --- A table as JSON.
 function Application.json(value)

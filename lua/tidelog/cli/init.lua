@@ -7,7 +7,7 @@ local argparse = require "argparse"
 local engine = require "tidelog.engine"
 
 -- Each has configure(command parser) and run(arguments) → exit status.
-local COMMANDS = { "command", "events", "show", "check", "run" }
+local COMMANDS = { "command", "events", "show", "status", "check", "copy", "run" }
 
 -- An empty variable counts as none.
 local function variable(name)
