@@ -265,6 +265,22 @@ static int setup(lua_State *L) {
   return 1;
 }
 
+/* closeHole(store, tenant, position, actor, reason) -> events that are lost for ever: lets readers
+** go on behind a hole in the order */
+static int close_hole(lua_State *L) {
+  tide_error error = {0};
+  int64_t events = 0;
+  tide_store *store = tide__store_argument(L, 1);
+  const char *tenant = tide__tenant_argument(L, 2);
+  int64_t position = tide__integer_argument(L, 3, "position", 0, INT64_MAX);
+  const char *actor = tide__name_argument(L, 4, "actor");
+  const char *reason = tide__text_argument(L, 5, "reason", NULL);
+  tide__lua_check(L, tide__store_close_hole(store, tenant, position, actor, reason, &events, &error),
+                  &error);
+  lua_pushinteger(L, events);
+  return 1;
+}
+
 static void new_type(lua_State *L, const char *name, lua_CFunction close) {
   luaL_newmetatable(L, name);
   lua_pushcfunction(L, close);
@@ -282,7 +298,8 @@ void tide__store_handle_open(lua_State *L) {
                                        {"scan", scan_open},     {"closeScan", scan_close},
                                        {"wait", wait_news},     {"tenants", tenants},
                                        {"describe", describe},  {"setup", setup},
-                                       {"check", check_tenant}, {NULL, NULL}};
+                                       {"check", check_tenant}, {"closeHole", close_hole},
+                                       {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
   new_type(L, SCAN_TYPE, scan_close);
   lua_pop(L, 1);

@@ -14,7 +14,7 @@ local PAGE = 1000     -- names read at once
 
 local checkOptions = Options { "busyTimeout", "maxOpen" }
 
---- Opens a store: "sqlite:FOLDER" or "memory:".
+--- Opens a store: "sqlite:FOLDER", "mongodb://…", "mongodb+srv://…" or "memory:".
 ---@param uri string
 ---@param options? { busyTimeout?: integer, maxOpen?: integer } ms to wait for another writer (10000); tenants kept open
 ---@return tidelog.Store

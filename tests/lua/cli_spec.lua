@@ -143,7 +143,7 @@ describe("tidelog", function()
       { "tenant '../x' is not", "check", "--tenant", "../x" },
       { "actor is missing", "--actor", "", "command", "PressDot" },
       { "role is missing", "--role", "", "command", "PressDot" },
-      { "none of sqlite:FOLDER and memory:", "--store", "postgres:x", "events" },
+      { "none of sqlite:FOLDER, mongodb://", "--store", "postgres:x", "events" },
       { "missing argument 'from'", "copy" },
       { "missing argument 'to'", "copy", "sqlite:data" },
       { "FROM: uri", "copy", "data", "sqlite:b" },

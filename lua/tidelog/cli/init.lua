@@ -7,7 +7,7 @@ local argparse = require "argparse"
 local engine = require "tidelog.engine"
 
 -- Each has configure(command parser) and run(arguments) → exit status.
-local COMMANDS = { "command", "events", "show", "status", "check", "copy", "run" }
+local COMMANDS = { "command", "events", "show", "status", "check", "copy", "mongodb", "run" }
 
 -- An empty variable counts as none.
 local function variable(name)
@@ -28,8 +28,8 @@ local function parserOf()
   parser:help_max_width(90)
   parser:command_target "verb"
   parser:require_command(true)
-  parser:option("--store", "Where the events are: sqlite:FOLDER or memory:", variable "TIDELOG_STORE" or "sqlite:data")
-    :argname "URI"
+  parser:option("--store", "Where the events are: sqlite:FOLDER, mongodb://…, mongodb+srv://… or memory:",
+    variable "TIDELOG_STORE" or "sqlite:data"):argname "URI"
   parser:option("--tenant", "The tenant", variable "TIDELOG_TENANT" or "default")
     :argname "T":convert(Application.tenant)
   parser:option("--actor", "Who sends commands", variable "TIDELOG_ACTOR" or variable "USER" or "tidelog")
