@@ -19,8 +19,8 @@ static void hear_nothing(mongoc_log_level_t level, const char *domain, const cha
 }
 
 void tide__mongo_start(void) {
+  mongoc_log_set_handler(hear_nothing, NULL); /* before it starts: that may speak, too */
   mongoc_init();
-  mongoc_log_set_handler(hear_nothing, NULL);
 }
 
 /* ---- One connection ---------------------------------------------------------------------- */
@@ -94,7 +94,7 @@ int tide__mongo_meet(tide__mongo *store, tide_error *error) {
   int code = new_client(store, uri, &client, error);
   mongoc_uri_destroy(uri);
   if (code != TIDE_OK) return code;
-  if (!ask(client, "hello", NULL, &hello)) {
+  if (!ask(client, "hello", NULL, &hello) && hello.code != 0) {
     tide__reply_free(&hello);
     (void)ask(client, "isMaster", NULL, &hello); /* what it was called before */
   }
