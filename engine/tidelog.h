@@ -107,7 +107,9 @@ typedef struct tide_actor {
   size_t role_count;
 } tide_actor;
 
-/* Opens the store at `uri` ("sqlite:FOLDER" or "memory:") and loads the domain.
+/* Opens the store at `uri` ("sqlite:FOLDER", "mongodb://…", "mongodb+srv://…" or "memory:") and
+** loads the domain. The first one on MongoDB in a process switches libmongoc's log off, which
+** would be written to standard error.
 ** options may be NULL. On success *engine is the caller's, ended by tide_close; on
 ** failure it is NULL.
 ** Errors: TIDE_MISSING_ARGUMENT, TIDE_INVALID_ARGUMENT ("uri", "domain"),

@@ -84,6 +84,11 @@ function Application.open(arguments, open)
   return store, CommandHandler.new(store, domain.aggregates)
 end
 
+--- A store's URI as it may be shown: without user and password, which end at the last @.
+function Application.place(uri)
+  return (uri:gsub("^(mongodb[^/]*//).*@", "%1"))
+end
+
 -- ---- showing -----------------------------------------------------------------------------
 
 --- A number with its thousands apart: 1,234,567.

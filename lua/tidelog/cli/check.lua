@@ -16,7 +16,8 @@ function Check.run(arguments)
   local store <close> = Application.existingStore(arguments)
   local result = store:check(arguments.tenant)
   if result.commits == 0 then
-    error(Err.store(("tenant %s has no events in %s"):format(arguments.tenant, arguments.store)), 0)
+    local place = Application.place(arguments.store)
+    error(Err.store(("tenant %s has no events in %s"):format(arguments.tenant, place)), 0)
   end
   if arguments.json then
     Application.print(Application.json(result))

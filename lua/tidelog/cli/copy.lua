@@ -38,7 +38,9 @@ end
 function Copy.run(arguments)
   local from <close> = Application.existingStore(arguments, "from")
   local tenants = arguments.all and from:tenants() or { arguments.tenant }
-  if #tenants == 0 then error(Err.precondition(("there is no tenant in %s"):format(arguments.from)), 0) end
+  if #tenants == 0 then
+    error(Err.precondition(("there is no tenant in %s"):format(Application.place(arguments.from))), 0)
+  end
   local to <close> = Application.store(arguments, "to")
   local show, clear
   if engine.isTerminal() then show, clear = Progress.new(io.stderr, engine.clock) end

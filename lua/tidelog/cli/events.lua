@@ -106,7 +106,8 @@ function Events.run(arguments)
   printer.flush()
   if printer.shown == 0 and not arguments.json then
     local none = store:head(arguments.tenant) == 0 and "has no events" or "has no such events"
-    io.stderr:write(("tidelog: tenant %s %s in %s\n"):format(arguments.tenant, none, arguments.store))
+    local place = Application.place(arguments.store)
+    io.stderr:write(("tidelog: tenant %s %s in %s\n"):format(arguments.tenant, none, place))
   end
   return 0
 end

@@ -29,7 +29,7 @@ local function parserOf()
   parser:command_target "verb"
   parser:require_command(true)
   parser:option("--store", "Where the events are: sqlite:FOLDER, mongodb://…, mongodb+srv://… or memory:",
-    variable "TIDELOG_STORE" or "sqlite:data"):argname "URI"
+    variable "TIDELOG_STORE" or "sqlite:data"):argname "URI":show_default(not variable "TIDELOG_STORE")
   parser:option("--tenant", "The tenant", variable "TIDELOG_TENANT" or "default")
     :argname "T":convert(Application.tenant)
   parser:option("--actor", "Who sends commands", variable "TIDELOG_ACTOR" or variable "USER" or "tidelog")
