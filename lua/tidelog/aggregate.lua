@@ -137,6 +137,9 @@ local function define(Type)
     end
   end
   engine.checkName(name, "name")
+  if name:find "^tidelog%." then
+    invalid("name", "the aggregate's name '%s' begins with 'tidelog.', as only the engine's own do", name)
+  end
   local path = Type.path == nil and "/" .. name or Type.path
   engine.checkPath(path)
   local init = Type.init

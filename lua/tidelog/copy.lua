@@ -112,8 +112,9 @@ local function leaseThreads(c)
   return more
 end
 
-local function renewLeases(c)
-  if engine.clock() < c.renewal then return end
+-- Renews the leases where it is time, or at once (`now`), and finds out if one was lost.
+local function renewLeases(c, now)
+  if engine.clock() < c.renewal and not now then return end
   c.renewal = engine.clock() + LEASE / 3
   for name, token in pairs(c.leases) do
     local renewed = engine.lease(c.from, c.tenant, name, c.owner, LEASE)
@@ -270,6 +271,7 @@ local function copyDocuments(c)
     removeBefore(path)
     if other == path then other = nextOfTarget() end
     copyDocument(c, group, writers, path)
+    renewLeases(c) -- also where nothing is to be written for long
   end
   removeBefore(nil)
   group.flush()
@@ -306,6 +308,7 @@ local function run(c)
   repeat copyDocuments(c) until not leaseThreads(c) -- a new thread may have written meanwhile
   copyLog(c) -- and other writers to the log
   copyThreads(c)
+  renewLeases(c, true) -- one that was lost meanwhile spoils all this
   local events, hash = checkPrefix(c)
   c.result.events, c.result.hash = events, hexadecimal(hash)
   return c.result

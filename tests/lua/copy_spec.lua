@@ -231,6 +231,25 @@ for _, s in ipairs(stores.all()) do
         isCopied()
       end)
 
+      it("notices that it lost a lease meanwhile, and says to copy again", function()
+        add(2)
+        poll(s.store)
+        local put = engine.putThread
+        engine.putThread = function(store, tenant, name, ...)
+          -- as if it had been stopped for so long that a reader came in between
+          local owner = s.store:threads(TENANT)[1].owner
+          engine.lease(s.store, tenant, name, owner, 60000)
+          return put(store, tenant, name, ...)
+        end
+        local ok, err = pcall(copy)
+        engine.putThread = put
+        assert.is_false(ok)
+        assert.equal("ConcurrencyError", err.name)
+        assert.is_truthy(err.message:find("was lost meanwhile: copy again", 1, true), err.message)
+        copy()
+        isCopied()
+      end)
+
       it("goes on though its predecessor still has the leases", function()
         add(2)
         poll(s.store)

@@ -102,8 +102,9 @@ for _, s in ipairs(stores.all()) do
 
     it("refuses aggregates whose type is the engine's own", function()
       local Own = domain.Tally { name = "tidelog.mine", path = "/mine" }
-      local other = tidelog.CommandHandler(s.store, { Own })
-      expect.error("InvalidArgumentError", "aggregateType", other.command, other, actor, "Add", { n = 1 })
+      expect.error("InvalidArgumentError", "name", tidelog.CommandHandler, s.store, { Own })
+      expect.error("InvalidArgumentError", "aggregateType", engine.append, s.store, "tenant1", "tidelog.mine", "a",
+        0, 1, engine.encode({}, "body"))
       assert.same({}, s.store:tenants())
     end)
   end)
