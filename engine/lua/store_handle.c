@@ -275,8 +275,8 @@ static int close_hole(lua_State *L) {
   int64_t position = tide__integer_argument(L, 3, "position", 0, INT64_MAX);
   const char *actor = tide__name_argument(L, 4, "actor");
   const char *reason = tide__text_argument(L, 5, "reason", NULL);
-  tide__lua_check(L, tide__store_close_hole(store, tenant, position, actor, reason, &events, &error),
-                  &error);
+  tide__lua_check(
+      L, tide__store_close_hole(store, tenant, position, actor, reason, &events, &error), &error);
   lua_pushinteger(L, events);
   return 1;
 }
@@ -292,13 +292,20 @@ static void new_type(lua_State *L, const char *name, lua_CFunction close) {
 }
 
 void tide__store_handle_open(lua_State *L) {
-  static const luaL_Reg functions[] = {{"open", store_open},    {"close", store_close},
-                                       {"isStore", is_store},   {"append", append},
-                                       {"head", head},          {"findCommand", find_command},
-                                       {"scan", scan_open},     {"closeScan", scan_close},
-                                       {"wait", wait_news},     {"tenants", tenants},
-                                       {"describe", describe},  {"setup", setup},
-                                       {"check", check_tenant}, {"closeHole", close_hole},
+  static const luaL_Reg functions[] = {{"open", store_open},
+                                       {"close", store_close},
+                                       {"isStore", is_store},
+                                       {"append", append},
+                                       {"head", head},
+                                       {"findCommand", find_command},
+                                       {"scan", scan_open},
+                                       {"closeScan", scan_close},
+                                       {"wait", wait_news},
+                                       {"tenants", tenants},
+                                       {"describe", describe},
+                                       {"setup", setup},
+                                       {"check", check_tenant},
+                                       {"closeHole", close_hole},
                                        {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
   new_type(L, SCAN_TYPE, scan_close);

@@ -136,8 +136,7 @@ static int keep_names(tide__mongo *store, mongoc_client_t *client, const tide__r
                       char ***list, size_t *used, tide_error *error) {
   bson_iter_t top, databases, field;
   size_t room = 0;
-  if (!bson_iter_init_find(&top, &reply->bson, "databases") ||
-      !bson_iter_recurse(&top, &databases))
+  if (!bson_iter_init_find(&top, &reply->bson, "databases") || !bson_iter_recurse(&top, &databases))
     return tide__fail_store(error, 0, "MongoDB at %s gave no list of databases", store->uri.place);
   while (bson_iter_next(&databases)) {
     bool has = false;
@@ -195,9 +194,8 @@ static int mongo_tenants(tide_store *base, tide_bytes *names, size_t *count, tid
     if (reply.answer != TIDE__UNRESOLVED || !tide__patience_again(&patience)) break;
     tide__reply_free(&reply);
   }
-  code = reply.answer == TIDE__DONE
-             ? keep_names(store, client, &reply, &list, &used, error)
-             : tide__mongo_fail(store, "listing databases", &reply, error);
+  code = reply.answer == TIDE__DONE ? keep_names(store, client, &reply, &list, &used, error)
+                                    : tide__mongo_fail(store, "listing databases", &reply, error);
   if (code == TIDE_OK) code = join_names(list, used, names, error);
   if (code == TIDE_OK) *count = used;
   for (size_t i = 0; i < used; i++)
@@ -215,10 +213,9 @@ static int mongo_tenants(tide_store *base, tide_bytes *names, size_t *count, tid
 static void try_transaction(mongoc_client_t *client, const char *database, tide__reply *reply) {
   memset(reply, 0, sizeof *reply);
   bson_init(&reply->bson);
-  mongoc_client_session_t *session =
-      mongoc_client_start_session(client, NULL, &reply->error);
-  bool done = session != NULL &&
-              mongoc_client_session_start_transaction(session, NULL, &reply->error);
+  mongoc_client_session_t *session = mongoc_client_start_session(client, NULL, &reply->error);
+  bool done =
+      session != NULL && mongoc_client_session_start_transaction(session, NULL, &reply->error);
   if (done) {
     bson_t options = BSON_INITIALIZER;
     bson_t *command =
@@ -286,10 +283,14 @@ static int mongo_describe(tide_store *base, const char *name, tide_bytes *bson, 
       code = tide__mongo_transactions(store, client, tenant->database, &able, error);
   }
   if (code == TIDE_OK) {
-    bson_t *said = BCON_NEW("store", BCON_UTF8(store->base.ops->scheme), "place",
-                            BCON_UTF8(store->uri.place), "server", BCON_UTF8(store->server),
-                            "proposals", BCON_INT64(atomic_load(&store->proposals)), "reproposals",
-                            BCON_INT64(atomic_load(&store->reproposals)));
+    char place[512];
+    const char *prefix = store->uri.prefix;
+    (void)snprintf(place, sizeof place, "%.400s%s%s", store->uri.place,
+                   prefix[0] == '\0' ? "" : "/?tidelogPrefix=", prefix);
+    bson_t *said =
+        BCON_NEW("store", BCON_UTF8(store->base.ops->scheme), "place", BCON_UTF8(place), "server",
+                 BCON_UTF8(store->server), "proposals", BCON_INT64(atomic_load(&store->proposals)),
+                 "reproposals", BCON_INT64(atomic_load(&store->reproposals)));
     if (tenant != NULL) {
       int streams = atomic_load(&store->change_streams);
       BSON_APPEND_UTF8(said, "database", tenant->database);

@@ -16,6 +16,8 @@
 #define GROUP_COMMITS 1000
 #define GROUP_BYTES   ((size_t)8 << 20)
 
+#define COMMANDS_ASKED 100 /* of an import, in one query */
+
 #define PAUSE_AGAINST_OTHERS 4 /* at most 2^4 ms */
 
 typedef struct group {
@@ -48,12 +50,6 @@ static int64_t next_of(const group *g, size_t index) {
 static int refuse(group *g, tide__proposal *p, tide_error *error) {
   int64_t position = -1, version;
   const tide_commit *c = p->commit;
-  if (g->as_is) {
-    (void)pthread_mutex_lock(&g->tenant->lock);
-    int64_t next = tide__mongo_known_next(g->tenant, c->type, c->id);
-    (void)pthread_mutex_unlock(&g->tenant->lock);
-    return tide__fail_import(c, next, error);
-  }
   if (c->command_id != NULL) {
     int code = tide__mongo_commit_of(g->store, g->client, g->tenant, c->type, c->id, c->command_id,
                                      &position, &version, error);
@@ -73,9 +69,9 @@ static int ask_versions(group *g, tide_error *error) {
     if (p->outcome != 0) continue;
     if (p->look_at_command) {
       p->look_at_command = false;
-      int code = tide__mongo_commit_of(g->store, g->client, g->tenant, p->commit->type,
-                                       p->commit->id, p->commit->command_id, &position, &version,
-                                       error);
+      int code =
+          tide__mongo_commit_of(g->store, g->client, g->tenant, p->commit->type, p->commit->id,
+                                p->commit->command_id, &position, &version, error);
       if (code != TIDE_OK) return code;
       if (position >= 0) {
         p->outcome = TIDE_DUPLICATE;
@@ -90,34 +86,38 @@ static int ask_versions(group *g, tide_error *error) {
     /* An unknown aggregate is taken for a new one: the key on its version 0 knows better. */
     if (known || (p->commit->version == 0 && !p->look_at_version)) continue;
     p->look_at_version = false;
-    int code = tide__mongo_find_next(g->store, g->client, g->tenant, p->commit->type,
-                                     p->commit->id, &next, error);
+    int code = tide__mongo_find_next(g->store, g->client, g->tenant, p->commit->type, p->commit->id,
+                                     &next, error);
     if (code != TIDE_OK) return code;
   }
   return TIDE_OK;
 }
 
-/* Gives a commit its place behind `head`, which it moves. What is imported has one: the first
-** of a group must fit there, and that the others follow it has been checked. */
-static int place(const group *g, tide__proposal *p, tide_head *head, int64_t now,
+/* Gives a commit its place behind `head`, which it moves. What is imported has one; that each
+** follows the one before it has been checked. */
+static int place(const group *g, tide_commit *commit, tide_head *head, int64_t now,
                  tide_error *error) {
-  if (!g->as_is) return tide__commit_seal(p->commit, head, now, error);
-  if (head->position == g->tenant->head.position) {
-    int code = tide__import_follows(p->commit, head, g->tenant->torn, error);
-    if (code != TIDE_OK) return code;
-  }
-  head->position = p->commit->position + p->commit->count;
+  if (!g->as_is) return tide__commit_seal(commit, head, now, error);
+  head->position = commit->position + commit->count;
+  return TIDE_OK;
+}
+
+/* Does what is left of an import follow the head? Under tenant->lock. */
+static int check_import(const group *g, tide_error *error) {
+  for (size_t i = 0; i < g->count && g->as_is; i++)
+    if (g->proposals[i].outcome == 0)
+      return tide__import_follows(g->proposals[i].commit, &g->tenant->head, g->tenant->torn, error);
   return TIDE_OK;
 }
 
 /* Chooses what is sent, in order, and places it behind the head as it is now. A commit with
 ** another version than the next one is left for `refuse`. */
 static int decide(group *g, bool *refused, tide_error *error) {
-  int code = TIDE_OK;
   const int64_t now = tide__now();
   g->chosen = *refused = false;
   (void)pthread_mutex_lock(&g->tenant->lock);
   tide_head head = g->tenant->head;
+  int code = check_import(g, error);
   for (size_t i = 0; i < g->count; i++)
     g->proposals[i].sent = false;
   for (size_t i = 0; i < g->count && code == TIDE_OK; i++) {
@@ -128,7 +128,7 @@ static int decide(group *g, bool *refused, tide_error *error) {
     p->mismatch = p->commit->version != next;
     *refused = *refused || p->mismatch;
     if (p->mismatch) continue;
-    code = place(g, p, &head, now, error);
+    code = place(g, p->commit, &head, now, error);
     p->sent = code == TIDE_OK;
     g->chosen = g->chosen || p->sent;
   }
@@ -153,7 +153,19 @@ static int refuse_others(group *g, tide_error *error) {
   return TIDE_OK;
 }
 
-/* ---- Sending ---------------------------------------------------------------------------------- */
+/* An import is refused as a whole, before anything of it is written. */
+static int refuse_import(const group *g, tide_error *error) {
+  int code = TIDE_OK;
+  (void)pthread_mutex_lock(&g->tenant->lock);
+  for (size_t i = 0; i < g->count && code == TIDE_OK; i++)
+    if (g->proposals[i].outcome == 0 && g->proposals[i].mismatch)
+      code = tide__fail_import(g->proposals[i].commit, next_of(g, i), error);
+  (void)pthread_mutex_unlock(&g->tenant->lock);
+  return code;
+}
+
+/* ---- Sending ----------------------------------------------------------------------------------
+ */
 
 static void send_group(group *g, tide__reply *reply) {
   bson_t **documents = calloc(g->count, sizeof *documents);
@@ -185,8 +197,7 @@ static void acknowledge(group *g) {
     if (!p->sent || p->outcome != 0) continue;
     p->outcome = TIDE_APPENDED;
     /* another thread may have read it, and moved the head, already */
-    if (p->commit->position == g->tenant->head.position)
-      tide__mongo_apply(g->tenant, p->commit);
+    if (p->commit->position == g->tenant->head.position) tide__mongo_apply(g->tenant, p->commit);
   }
   g->tenant->looked = tide__monotonic();
   (void)pthread_mutex_unlock(&g->tenant->lock);
@@ -247,6 +258,66 @@ static int resolve(group *g, tide__patience *patience, tide_error *error) {
   return code;
 }
 
+/* Adds commits with command ids to a query that finds those that are known, as many as one
+** query takes; the index of the first that was not added. */
+static size_t add_commands(bson_t *filter, const group *g, size_t at) {
+  bson_t any;
+  uint32_t taken = 0;
+  BSON_APPEND_ARRAY_BEGIN(filter, "$or", &any);
+  for (; at < g->count && taken < COMMANDS_ASKED; at++) {
+    const tide_commit *c = g->proposals[at].commit;
+    char digits[16];
+    const char *key;
+    bson_t one;
+    if (c->command_id == NULL) continue;
+    bson_uint32_to_string(taken++, &key, digits, sizeof digits);
+    BSON_APPEND_DOCUMENT_BEGIN(&any, key, &one);
+    BSON_APPEND_UTF8(&one, "type", c->type);
+    BSON_APPEND_UTF8(&one, "id", c->id);
+    BSON_APPEND_UTF8(&one, "commandId", c->command_id);
+    bson_append_document_end(&any, &one);
+  }
+  bson_append_array_end(filter, &any);
+  return at;
+}
+
+static size_t skip_others(const group *g, size_t at) {
+  while (at < g->count && g->proposals[at].commit->command_id == NULL)
+    at++;
+  return at;
+}
+
+/* A command id of an import that is there already would be refused in the middle of a group. */
+static int check_known_commands(const group *g, tide_error *error) {
+  int code = TIDE_OK;
+  for (size_t at = skip_others(g, 0); at < g->count && code == TIDE_OK; at = skip_others(g, at)) {
+    tide__reply reply;
+    bson_iter_t documents;
+    bson_t filter = BSON_INITIALIZER;
+    const tide_commit *first = g->proposals[at].commit;
+    at = add_commands(&filter, g, at);
+    bson_t *command =
+        BCON_NEW("find", BCON_UTF8("events"), "filter", BCON_DOCUMENT(&filter), "projection", "{",
+                 "_id", BCON_INT32(1), "}", "limit", BCON_INT64(1), "singleBatch", BCON_BOOL(true));
+    code = tide__mongo_ask(g->store, g->client, g->tenant->database, command, &reply, error);
+    if (code == TIDE_OK && tide__batch(&reply, &documents) && bson_iter_next(&documents))
+      code = tide__fail_import(first, first->version, error);
+    tide__reply_free(&reply);
+    bson_destroy(command);
+    bson_destroy(&filter);
+  }
+  return code;
+}
+
+static int begin_import(const group *g, tide_error *error) {
+  int code = tide__mongo_catch_up(g->store, g->client, g->tenant, NULL, error);
+  if (code != TIDE_OK) return code;
+  (void)pthread_mutex_lock(&g->tenant->lock);
+  code = check_import(g, error);
+  (void)pthread_mutex_unlock(&g->tenant->lock);
+  return code == TIDE_OK ? check_known_commands(g, error) : code;
+}
+
 static int propose(group *g, tide_error *error) {
   tide__patience patience = tide__patience_begin(g->store);
   bool refused = false, fresh = g->as_is;
@@ -254,7 +325,9 @@ static int propose(group *g, tide_error *error) {
   (void)pthread_mutex_lock(&g->tenant->lock);
   bool warm = g->tenant->warm;
   (void)pthread_mutex_unlock(&g->tenant->lock);
-  if (code == TIDE_OK && (!warm || g->as_is))
+  if (code == TIDE_OK && g->as_is)
+    code = begin_import(g, error);
+  else if (code == TIDE_OK && !warm)
     code = tide__mongo_catch_up(g->store, g->client, g->tenant, NULL, error);
   while (code == TIDE_OK && open_proposals(g) > 0) {
     code = ask_versions(g, error);
@@ -265,7 +338,7 @@ static int propose(group *g, tide_error *error) {
       code = tide__mongo_catch_up(g->store, g->client, g->tenant, NULL, error);
       continue;
     }
-    if (refused && g->as_is) return refuse_others(g, error); /* before anything is written */
+    if (refused && g->as_is) return refuse_import(g, error);
     if (g->chosen) code = resolve(g, &patience, error);
     if (code == TIDE_OK && refused) code = refuse_others(g, error);
   }
@@ -313,6 +386,37 @@ static size_t group_size(const tide_commit *commits, size_t count) {
   return taken;
 }
 
+static void keep_link(tide__link *link) {
+  (void)link; /* they are an array's */
+}
+
+/* What an import must not do, before anything of it is written, or a tenant is made for it. */
+static int check_commands(const tide_commit *commits, size_t count, tide_error *error) {
+  tide__map seen = {0};
+  int code = TIDE_OK;
+  tide__link *links = calloc(count, sizeof *links);
+  if (links == NULL) return tide__fail_memory(error);
+  for (size_t i = 0; i < count && code == TIDE_OK; i++) {
+    const tide_commit *c = &commits[i];
+    if (c->command_id == NULL) continue;
+    links[i].key[0] = c->type;
+    links[i].key[1] = c->id;
+    links[i].key[2] = c->command_id;
+    if (tide__map_find(&seen, c->type, c->id, c->command_id) != NULL)
+      code = tide__fail_import(c, c->version, error);
+    else if (!tide__map_add(&seen, &links[i]))
+      code = tide__fail_memory(error);
+  }
+  tide__map_free(&seen, keep_link);
+  free(links);
+  return code;
+}
+
+static int check_new_tenant(const tide_commit *commits, tide_error *error) {
+  static const tide_head empty;
+  return tide__import_follows(commits, &empty, false, error);
+}
+
 static int propose_all(tide_store *base, const char *name, tide_commit *commits, size_t count,
                        tide_outcome *outcomes, bool as_is, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
@@ -328,6 +432,10 @@ static int propose_all(tide_store *base, const char *name, tide_commit *commits,
   code = tide__mongo_pop(store, &client, error);
   if (code == TIDE_OK) code = tide__mongo_know(store, client, tenant, error);
   bool known = tide__mongo_is_known(tenant);
+  if (code == TIDE_OK && as_is) {
+    code = check_commands(commits, count, error);
+    if (code == TIDE_OK && !known) code = check_new_tenant(commits, error);
+  }
   if (code == TIDE_OK && (known || first)) {
     code = tide__mongo_make(store, client, tenant, error);
     for (size_t at = 0, size; at < count && code == TIDE_OK; at += size) {
@@ -338,8 +446,6 @@ static int propose_all(tide_store *base, const char *name, tide_commit *commits,
   } else if (code == TIDE_OK) {
     for (size_t i = 0; i < count && outcomes != NULL; i++)
       outcomes[i] = TIDE_CONFLICT;
-    if (as_is)
-      code = tide__fail(error, TIDE_CONCURRENCY, "position", "the log of %s is empty", name);
   }
   tide__mongo_push(store, client);
   (void)pthread_mutex_unlock(&tenant->appending);

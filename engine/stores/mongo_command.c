@@ -18,10 +18,10 @@
 ** been done in part. Those of failovers, shutdowns and time-outs, of a snapshot or a
 ** concern that is not there yet, of a conflict inside the database, of a busy service. */
 static bool is_passing(int code) {
-  static const int codes[] = {6,     7,     24,    46,    50,    64,    79,    89,   91,   100,
-                              112,   117,   134,   189,   202,   246,   251,   262,  276,  279,
-                              290,   317,   358,   384,   9001,  10058, 10107, 11600, 11602, 12586,
-                              12587, 13388, 13435, 13436, 16500};
+  static const int codes[] = {6,     7,     24,    46,    50,    64,    79,    89,    91,
+                              100,   112,   117,   134,   189,   202,   246,   251,   262,
+                              276,   279,   290,   317,   358,   384,   9001,  10058, 10107,
+                              11600, 11602, 12586, 12587, 13388, 13435, 13436, 16500};
   for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
     if (codes[i] == code) return true;
   return false;
@@ -78,9 +78,8 @@ static bool first_problem(const bson_t *reply, const char *list, bson_iter_t *fi
   bson_iter_t i, element;
   if (!bson_iter_init_find(&i, reply, list)) return false;
   if (BSON_ITER_HOLDS_DOCUMENT(&i)) return bson_iter_recurse(&i, fields);
-  return BSON_ITER_HOLDS_ARRAY(&i) && bson_iter_recurse(&i, &element) &&
-         bson_iter_next(&element) && BSON_ITER_HOLDS_DOCUMENT(&element) &&
-         bson_iter_recurse(&element, fields);
+  return BSON_ITER_HOLDS_ARRAY(&i) && bson_iter_recurse(&i, &element) && bson_iter_next(&element) &&
+         BSON_ITER_HOLDS_DOCUMENT(&element) && bson_iter_recurse(&element, fields);
 }
 
 static tide__answer answer_of_code(int code) {
@@ -166,7 +165,8 @@ void tide__mongo_read(mongoc_client_t *client, const char *database, const bson_
   bson_t options = BSON_INITIALIZER;
   mongoc_read_concern_t *concern = mongoc_read_concern_new();
   begin(reply);
-  mongoc_read_concern_set_level(concern, level == NULL ? MONGOC_READ_CONCERN_LEVEL_MAJORITY : level);
+  mongoc_read_concern_set_level(concern,
+                                level == NULL ? MONGOC_READ_CONCERN_LEVEL_MAJORITY : level);
   bool done = mongoc_read_concern_append(concern, &options) &&
               mongoc_client_read_command_with_opts(client, database, command, NULL, &options,
                                                    fresh(reply), &reply->error);
@@ -194,8 +194,8 @@ void tide__mongo_insert(mongoc_client_t *client, const char *database, const cha
   begin(reply);
   bool done = append_write_concern(&options) && BSON_APPEND_BOOL(&options, "ordered", true) &&
               BSON_APPEND_BOOL(&options, "validate", false) && /* it is ours, and sound */
-              mongoc_collection_insert_many(target, (const bson_t **)(uintptr_t)documents, count, &options, fresh(reply),
-                                            &reply->error);
+              mongoc_collection_insert_many(target, (const bson_t **)(uintptr_t)documents, count,
+                                            &options, fresh(reply), &reply->error);
   mongoc_collection_destroy(target);
   bson_destroy(&options);
   tide__reply_read(reply, done);
@@ -356,7 +356,8 @@ int tide__names_keep(tide__names *list, const tide__reply *reply, size_t page, t
       return TIDE_OK;
     }
     if (size > list->room - list->names.size) {
-      size_t room = list->room * 2 > list->names.size + size ? list->room * 2 : list->names.size + size;
+      size_t room =
+          list->room * 2 > list->names.size + size ? list->room * 2 : list->names.size + size;
       uint8_t *grown = realloc(list->names.data, room);
       if (grown == NULL) return tide__fail_memory(error);
       list->names.data = grown;

@@ -104,9 +104,35 @@ int tide__mongo_get_document(tide_store *base, const char *name, const char *pat
   return code;
 }
 
-/* ---- Writing with the cursors, or alone -------------------------------------------------------- */
+static void append_mark(bson_t *marks, uint32_t *count, const char *writer, int64_t position) {
+  char digits[16];
+  const char *key;
+  bson_t mark;
+  bson_uint32_to_string((*count)++, &key, digits, sizeof digits);
+  BSON_APPEND_DOCUMENT_BEGIN(marks, key, &mark);
+  BSON_APPEND_UTF8(&mark, "writer", writer);
+  BSON_APPEND_INT64(&mark, "position", position);
+  bson_append_document_end(marks, &mark);
+}
 
-static void append_update(bson_t *updates, uint32_t index, const tide_document *document) {
+/* ---- Writing with the cursors, or alone --------------------------------------------------------
+ */
+
+/* Marks that the document is to have as they are given; none where nobody wrote it. */
+static void set_marks(bson_t *to, const tide_document *documents, size_t count, const char *path) {
+  bson_t marks;
+  uint32_t written = 0;
+  for (size_t i = 0; i < count; i++) {
+    if (documents[i].writer == NULL || strcmp(documents[i].path, path) != 0) continue;
+    if (written == 0) BSON_APPEND_ARRAY_BEGIN(to, "marks", &marks);
+    append_mark(&marks, &written, documents[i].writer, documents[i].position);
+  }
+  if (written > 0) bson_append_array_end(to, &marks);
+}
+
+static void append_update(bson_t *updates, uint32_t index, const tide_document *documents,
+                          size_t count, size_t which, bool marked) {
+  const tide_document *document = &documents[which];
   char digits[16];
   const char *key;
   bson_t update, filter, to, set;
@@ -122,6 +148,7 @@ static void append_update(bson_t *updates, uint32_t index, const tide_document *
     BSON_APPEND_DOCUMENT_BEGIN(&update, "u", &to);
     BSON_APPEND_DOCUMENT_BEGIN(&to, "$set", &set);
     tide__append_body(&set, "body", document->body, document->size);
+    if (marked) set_marks(&set, documents, count, document->path);
     bson_append_document_end(&to, &set);
     BSON_APPEND_DOCUMENT_BEGIN(&to, "$unset", &set);
     BSON_APPEND_BOOL(&set, "deleted", true);
@@ -141,7 +168,7 @@ static bool is_last(const tide_document *documents, size_t count, size_t index) 
 
 /* As many as fit one command, from *at on: those to write or those to delete. */
 static bson_t *write_command(const tide_document *documents, size_t count, size_t *at,
-                             bool deleting) {
+                             bool deleting, bool marked) {
   bson_t *command = bson_new(), updates;
   uint32_t taken = 0;
   size_t bytes = 0;
@@ -151,7 +178,7 @@ static bson_t *write_command(const tide_document *documents, size_t count, size_
     const tide_document *d = &documents[*at];
     if ((d->body == NULL) != deleting || !is_last(documents, count, *at)) continue;
     if (taken > 0 && bytes + d->size > ((size_t)8 << 20)) break;
-    append_update(&updates, taken++, d);
+    append_update(&updates, taken++, documents, count, *at, marked);
     bytes += d->size + strlen(d->path);
   }
   bson_append_array_end(command, &updates);
@@ -161,16 +188,16 @@ static bson_t *write_command(const tide_document *documents, size_t count, size_
 }
 
 /* Without a session each command is by itself, and sent again until it is resolved: to write
-** or delete the same once more changes nothing. */
+** or delete the same once more changes nothing. Only there are marks needed. */
 static int write_all(tide__mongo *store, mongoc_client_t *client, const char *database,
-                     mongoc_client_session_t *session, const tide_document *documents,
-                     size_t count, tide__reply *reply, tide_error *error) {
+                     mongoc_client_session_t *session, const tide_document *documents, size_t count,
+                     tide__reply *reply, tide_error *error) {
   int code = TIDE_OK;
   memset(reply, 0, sizeof *reply);
   bson_init(&reply->bson);
   for (int deleting = 0; deleting < 2; deleting++) {
     for (size_t at = 0; at < count && code == TIDE_OK && reply->answer == TIDE__DONE;) {
-      bson_t *command = write_command(documents, count, &at, deleting != 0);
+      bson_t *command = write_command(documents, count, &at, deleting != 0, session == NULL);
       if (command == NULL) break;
       tide__reply_free(reply);
       if (session != NULL)
@@ -183,18 +210,8 @@ static int write_all(tide__mongo *store, mongoc_client_t *client, const char *da
   return code;
 }
 
-/* ---- Writing forward only ------------------------------------------------------------------------ */
-
-static void append_mark(bson_t *marks, uint32_t *count, const char *writer, int64_t position) {
-  char digits[16];
-  const char *key;
-  bson_t mark;
-  bson_uint32_to_string((*count)++, &key, digits, sizeof digits);
-  BSON_APPEND_DOCUMENT_BEGIN(marks, key, &mark);
-  BSON_APPEND_UTF8(&mark, "writer", writer);
-  BSON_APPEND_INT64(&mark, "position", position);
-  bson_append_document_end(marks, &mark);
-}
+/* ---- Writing forward only
+ * ------------------------------------------------------------------------ */
 
 /* The new mark of a writer, -1 where it does not write this path. */
 static int64_t new_mark(const tide_document *documents, size_t count, const char *path,
@@ -362,15 +379,18 @@ int tide__mongo_put_documents(tide_store *base, const char *name, const tide_doc
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
   mongoc_client_t *client;
-  bool any = false, able = false; /* deleting makes no tenant */
-  for (size_t i = 0; i < count; i++)
+  bool any = false, marked = false, able = false; /* deleting makes no tenant */
+  for (size_t i = 0; i < count; i++) {
     any = any || documents[i].body != NULL;
+    marked = marked || documents[i].writer != NULL;
+  }
   int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code == TIDE_OK)
     code = any ? tide__mongo_make(store, client, tenant, error)
                : tide__mongo_know(store, client, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant)) {
-    if (count > 1) code = tide__mongo_transactions(store, client, tenant->database, &able, error);
+    if (count > 1 || marked)
+      code = tide__mongo_transactions(store, client, tenant->database, &able, error);
     if (code == TIDE_OK && able) {
       code = put_together(store, client, tenant->database, documents, count, error);
     } else if (code == TIDE_OK) {
@@ -383,7 +403,8 @@ int tide__mongo_put_documents(tide_store *base, const char *name, const tide_doc
   return code;
 }
 
-/* ---- Listing --------------------------------------------------------------------------------------- */
+/* ---- Listing
+ * --------------------------------------------------------------------------------------- */
 
 static bson_t *list_command(const char *relation, const char *from, int64_t limit) {
   return BCON_NEW("find", BCON_UTF8("documents"), "filter", "{", "_id", "{", relation,
@@ -423,7 +444,8 @@ int tide__mongo_list_documents(tide_store *base, const char *name, const char *p
   return TIDE_OK;
 }
 
-/* ---- Snapshots --------------------------------------------------------------------------------------- */
+/* ---- Snapshots
+ * --------------------------------------------------------------------------------------- */
 
 static bool is_binary_of(const bson_iter_t *field, uint32_t size, const uint8_t **data) {
   bson_subtype_t subtype;
@@ -481,10 +503,10 @@ int tide__mongo_get_snapshot(tide_store *base, const char *name, const char *typ
 ** an upsert turns into meets its key, and that one stays. */
 static bson_t *snapshot_command(const char *type, const char *id, const tide_snapshot *snapshot) {
   bson_t *command = bson_new(), updates, update, *filter, to;
-  filter = BCON_NEW("_id", "{", "type", BCON_UTF8(type), "id", BCON_UTF8(id), "}", "$or", "[", "{",
-                    "version", "{", "$lt", BCON_INT64(snapshot->version), "}", "}", "{", "code",
-                    "{", "$ne",
-                    BCON_BIN(BSON_SUBTYPE_BINARY, snapshot->code, TIDE_CODE_SIZE), "}", "}", "]");
+  filter =
+      BCON_NEW("_id", "{", "type", BCON_UTF8(type), "id", BCON_UTF8(id), "}", "$or", "[", "{",
+               "version", "{", "$lt", BCON_INT64(snapshot->version), "}", "}", "{", "code", "{",
+               "$ne", BCON_BIN(BSON_SUBTYPE_BINARY, snapshot->code, TIDE_CODE_SIZE), "}", "}", "]");
   BSON_APPEND_UTF8(command, "update", "snapshots");
   BSON_APPEND_ARRAY_BEGIN(command, "updates", &updates);
   BSON_APPEND_DOCUMENT_BEGIN(&updates, "0", &update);

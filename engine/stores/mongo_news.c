@@ -40,10 +40,9 @@ static mongoc_change_stream_t *open_stream(mongoc_collection_t *events, tide__mo
   bson_error_t error = {0};
   tide__reply reply;
   *give_up = false;
-  bson_t *pipeline =
-      BCON_NEW("pipeline", "[", "{", "$match", "{", "operationType", BCON_UTF8("insert"), "}", "}",
-               "{", "$project", "{", "_id", BCON_INT32(1), "documentKey", BCON_INT32(1), "}", "}",
-               "]");
+  bson_t *pipeline = BCON_NEW("pipeline", "[", "{", "$match", "{", "operationType",
+                              BCON_UTF8("insert"), "}", "}", "{", "$project", "{", "_id",
+                              BCON_INT32(1), "documentKey", BCON_INT32(1), "}", "}", "]");
   pipeline_of_inserts = pipeline;
   bson_t *options = stream_options(tenant, wait);
   mongoc_change_stream_t *stream = mongoc_collection_watch(events, pipeline_of_inserts, options);

@@ -72,8 +72,8 @@ static void name_server(tide__mongo *store, mongoc_client_t *client, const bson_
   const char *version = known ? text_field(&build.bson, "version") : NULL;
   const char *set = text_field(hello, "setName"), *router = text_field(hello, "msg");
   bool balanced = mongoc_uri_get_option_as_bool(store->uri.uri, MONGOC_URI_LOADBALANCED, false);
-  const char *kind = set != NULL ? "replica set "
-                     : balanced  ? "behind a load balancer"
+  const char *kind = set != NULL                                         ? "replica set "
+                     : balanced                                          ? "behind a load balancer"
                      : router != NULL && strcmp(router, "isdbgrid") == 0 ? "sharded cluster"
                                                                          : "standalone";
   (void)snprintf(store->server, sizeof store->server, "MongoDB %.30s, %s%.40s",
@@ -110,13 +110,13 @@ int tide__mongo_meet(tide__mongo *store, tide_error *error) {
   return code;
 }
 
-/* ---- The pool --------------------------------------------------------------------------------- */
+/* ---- The pool ---------------------------------------------------------------------------------
+ */
 
 int tide__mongo_pop(tide__mongo *store, mongoc_client_t **client, tide_error *error) {
   struct timespec until;
   int waited = 0, code = TIDE_OK;
-  int most =
-      mongoc_uri_get_option_as_int32(store->uri.uri, MONGOC_URI_MAXPOOLSIZE, CONNECTIONS);
+  int most = mongoc_uri_get_option_as_int32(store->uri.uri, MONGOC_URI_MAXPOOLSIZE, CONNECTIONS);
   *client = NULL;
   (void)clock_gettime(CLOCK_REALTIME, &until); /* this clock is always there */
   until.tv_sec += store->patience / 1000 + 1;

@@ -113,9 +113,8 @@ static int find_start(const mongo_scan *scan, mongoc_client_t *client, tide__mon
   bson_iter_t documents;
   tide_commit before;
   (void)pthread_mutex_lock(&tenant->lock);
-  int64_t edge = scan->type == NULL
-                     ? tenant->head.position
-                     : tide__mongo_known_next(tenant, scan->type, scan->id);
+  int64_t edge = scan->type == NULL ? tenant->head.position
+                                    : tide__mongo_known_next(tenant, scan->type, scan->id);
   (void)pthread_mutex_unlock(&tenant->lock);
   if (edge == scan->next) return TIDE_OK; /* a commit ends there: so most readers go on */
   int code = read_commits(scan, client, tenant, "$lt", scan->next, -1, 1, &reply, error);
@@ -187,8 +186,8 @@ static int fail_gap(const mongo_scan *scan, tide__mongo_tenant *tenant, const ti
   if (scan->type == NULL && !scan->backwards)
     return tide__mongo_fail_hole(tenant, scan->next, key, error);
   return tide__fail_store(error, 0, "the log of %s is damaged: %s %lld is beside %lld",
-                          tenant->name, scan->type == NULL ? "position" : "version",
-                          (long long)key, (long long)scan->next);
+                          tenant->name, scan->type == NULL ? "position" : "version", (long long)key,
+                          (long long)scan->next);
 }
 
 /* The log goes on behind where this scan has ended: it read from a primary that did not know

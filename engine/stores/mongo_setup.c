@@ -82,13 +82,12 @@ static int create_collection(tide__mongo *store, mongoc_client_t *client, const 
 }
 
 static bson_t *indexes_command(void) {
-  return BCON_NEW(
-      "createIndexes", BCON_UTF8("events"), "indexes", "[", "{", "key", "{", "type", BCON_INT32(1),
-      "id", BCON_INT32(1), "version", BCON_INT32(1), "}", "name", BCON_UTF8("aggregate"), "unique",
-      BCON_BOOL(true), "}", "{", "key", "{", "type", BCON_INT32(1), "id", BCON_INT32(1),
-      "commandId", BCON_INT32(1), "}", "name", BCON_UTF8("command"), "unique", BCON_BOOL(true),
-      "partialFilterExpression", "{", "commandId", "{", "$exists", BCON_BOOL(true), "}", "}", "}",
-      "]");
+  return BCON_NEW("createIndexes", BCON_UTF8("events"), "indexes", "[", "{", "key", "{", "type",
+                  BCON_INT32(1), "id", BCON_INT32(1), "version", BCON_INT32(1), "}", "name",
+                  BCON_UTF8("aggregate"), "unique", BCON_BOOL(true), "}", "{", "key", "{", "type",
+                  BCON_INT32(1), "id", BCON_INT32(1), "commandId", BCON_INT32(1), "}", "name",
+                  BCON_UTF8("command"), "unique", BCON_BOOL(true), "partialFilterExpression", "{",
+                  "commandId", "{", "$exists", BCON_BOOL(true), "}", "}", "}", "]");
 }
 
 /* Both unique indexes, by their keys: who made them may have named them otherwise. */
@@ -256,7 +255,8 @@ int tide__mongo_check(tide_store *base, const char *name, tide_error *error) {
   return code;
 }
 
-/* ---- Closing a hole ---------------------------------------------------------------------------- */
+/* ---- Closing a hole ----------------------------------------------------------------------------
+ */
 
 /* The commit at or behind `position` in the order, forwards or backwards; *found false: none. */
 static int neighbour(tide__mongo *store, mongoc_client_t *client, const tide__mongo_tenant *tenant,
@@ -362,8 +362,8 @@ static int close_hole(tide__mongo *store, mongoc_client_t *client, const tide__m
   tide_commit before, at, behind;
   bool has_before = false, has_at = false, has_behind = false;
   /* only a linearizable read proves that it is not there */
-  int code = neighbour(store, client, tenant, "$eq", 1, position, "linearizable", &at, &has_at,
-                       error);
+  int code =
+      neighbour(store, client, tenant, "$eq", 1, position, "linearizable", &at, &has_at, error);
   if (code == TIDE_OK)
     code = neighbour(store, client, tenant, "$lt", -1, position, NULL, &before, &has_before, error);
   if (code == TIDE_OK)

@@ -101,11 +101,11 @@ struct tide__mongo_tenant {
   bool ready;                /* and its indexes */
   bool warm;                 /* the head was read once */
   tide_head head;
-  int64_t last;     /* position of the last commit before the head, -1 */
-  bool torn;        /* and that is a tombstone */
-  int64_t looked;   /* when the last commit was last seen to be there, ms */
-  tide__map known_next; /* versions that come next, as of the head or later */
-  bson_t *resume;   /* where the change stream goes on, or NULL */
+  int64_t last;              /* position of the last commit before the head, -1 */
+  bool torn;                 /* and that is a tombstone */
+  int64_t looked;            /* when the last commit was last seen to be there, ms */
+  tide__map known_next;      /* versions that come next, as of the head or later */
+  bson_t *resume;            /* where the change stream goes on, or NULL */
   tide__proposal *proposals; /* those in flight */
   size_t proposal_count;
 };
@@ -153,10 +153,10 @@ typedef struct tide__reply {
   bson_t bson; /* always initialised after a command; tide__reply_free */
   bson_error_t error;
   tide__answer answer;
-  int code;       /* the server's, or 0 */
-  int64_t index;  /* of the document in its group that a key refused */
-  char key[32];   /* the first field of that key: "_id", "type", … */
-  bool on_command; /* it was the key with the command id */
+  int code;         /* the server's, or 0 */
+  int64_t index;    /* of the document in its group that a key refused */
+  char key[32];     /* the first field of that key: "_id", "type", … */
+  bool on_command;  /* it was the key with the command id */
   bool transaction; /* the whole transaction may be tried again */
   bool commit;      /* the commit of the transaction may be tried again */
 } tide__reply;

@@ -166,7 +166,8 @@ void tide__mongo_apply(tide__mongo_tenant *tenant, const tide_commit *commit) {
   know_next(tenant, commit->type, commit->id, commit->version + commit->count);
 }
 
-/* ---- Following --------------------------------------------------------------------------------- */
+/* ---- Following ---------------------------------------------------------------------------------
+ */
 
 /* Is it one of those in flight? Then its writer need not send it again. */
 static void tell(tide__mongo_tenant *tenant, const tide_commit *commit, const uint8_t *id) {
@@ -235,10 +236,10 @@ static int warm_up(tide__mongo *store, mongoc_client_t *client, tide__mongo_tena
   bool warm = tenant->warm;
   (void)pthread_mutex_unlock(&tenant->lock);
   if (warm) return TIDE_OK;
-  bson_t *command = BCON_NEW(
-      "find", BCON_UTF8("events"), "filter", "{", "_id", "{", "$gte", BCON_INT64(0), "}", "}", "sort",
-      "{", "_id", BCON_INT32(-1), "}", "projection", "{", "body", BCON_INT32(0), "}", "limit",
-      BCON_INT64(1), "singleBatch", BCON_BOOL(true));
+  bson_t *command =
+      BCON_NEW("find", BCON_UTF8("events"), "filter", "{", "_id", "{", "$gte", BCON_INT64(0), "}",
+               "}", "sort", "{", "_id", BCON_INT32(-1), "}", "projection", "{", "body",
+               BCON_INT32(0), "}", "limit", BCON_INT64(1), "singleBatch", BCON_BOOL(true));
   int code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
   if (code == TIDE_OK) {
     tide_commit commit;
@@ -305,7 +306,8 @@ int tide__mongo_head(tide_store *base, const char *name, tide_head *head, tide_e
   return code;
 }
 
-/* ---- Looking whether it is still the same log ---------------------------------------------------- */
+/* ---- Looking whether it is still the same log
+ * ---------------------------------------------------- */
 
 static void forget(tide__mongo_tenant *tenant) {
   tide__map_free(&tenant->known_next, free_known);
@@ -377,7 +379,8 @@ int tide__mongo_look(tide__mongo *store, mongoc_client_t *client, tide__mongo_te
                           tenant->name);
 }
 
-/* ---- Looking up -------------------------------------------------------------------------------------- */
+/* ---- Looking up
+ * -------------------------------------------------------------------------------------- */
 
 int tide__mongo_find_next(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
                           const char *type, const char *id, int64_t *next, tide_error *error) {
@@ -385,10 +388,10 @@ int tide__mongo_find_next(tide__mongo *store, mongoc_client_t *client, tide__mon
   bson_iter_t documents;
   tide_commit commit;
   *next = 0;
-  bson_t *command = BCON_NEW(
-      "find", BCON_UTF8("events"), "filter", "{", "type", BCON_UTF8(type), "id", BCON_UTF8(id), "}",
-      "sort", "{", "version", BCON_INT32(-1), "}", "projection", "{", "body", BCON_INT32(0), "}",
-      "limit", BCON_INT64(1), "singleBatch", BCON_BOOL(true));
+  bson_t *command =
+      BCON_NEW("find", BCON_UTF8("events"), "filter", "{", "type", BCON_UTF8(type), "id",
+               BCON_UTF8(id), "}", "sort", "{", "version", BCON_INT32(-1), "}", "projection", "{",
+               "body", BCON_INT32(0), "}", "limit", BCON_INT64(1), "singleBatch", BCON_BOOL(true));
   int code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
   if (code == TIDE_OK && tide__batch(&reply, &documents) && bson_iter_next(&documents)) {
     code = tide__mongo_parse(&documents, false, &commit, NULL, error);

@@ -82,15 +82,16 @@ static bson_t *literal(const uint8_t *data, size_t size) {
       "}"
 
 static bson_t *modify_command(const char *thread, bson_t *pipeline, bool upsert) {
-  bson_t *command = BCON_NEW("findAndModify", BCON_UTF8("threads"), "query", "{", "_id",
-                             BCON_UTF8(thread), "}", "new", BCON_BOOL(true), "upsert",
-                             BCON_BOOL(upsert));
+  bson_t *command =
+      BCON_NEW("findAndModify", BCON_UTF8("threads"), "query", "{", "_id", BCON_UTF8(thread), "}",
+               "new", BCON_BOOL(true), "upsert", BCON_BOOL(upsert));
   BSON_APPEND_ARRAY(command, "update", pipeline);
   bson_destroy(pipeline);
   return command;
 }
 
-/* ---- Leases --------------------------------------------------------------------------------------- */
+/* ---- Leases
+ * --------------------------------------------------------------------------------------- */
 
 static bson_t *lease_command(const char *thread, const char *owner, int64_t duration, bool apart) {
   return modify_command(
@@ -104,9 +105,9 @@ static bson_t *lease_command(const char *thread, const char *owner, int64_t dura
                BCON_UTF8("$admitted"), "{", "$add", "[", "{", "$ifNull", "[", BCON_UTF8("$token"),
                BCON_INT64(0), "]", "}", BCON_INT64(1), "]", "}", BCON_UTF8("$token"), "]", "}",
                "until", "{", "$cond", "[", BCON_UTF8("$admitted"), "{", "$add", "[", NOW,
-               BCON_INT64(duration), "]", "}", BCON_UTF8("$until"), "]", "}",
-               "cursors", "{", "$ifNull", "[", BCON_UTF8("$cursors"), "{", "$literal", "{", "}",
-               "}", "]", "}", "}", "}"),
+               BCON_INT64(duration), "]", "}", BCON_UTF8("$until"), "]", "}", "cursors", "{",
+               "$ifNull", "[", BCON_UTF8("$cursors"), "{", "$literal", "{", "}", "}", "]", "}", "}",
+               "}"),
       true);
 }
 
@@ -130,7 +131,8 @@ int tide__mongo_lease(tide_store *base, const char *name, const char *thread, co
     bson_destroy(command);
     if (code == TIDE_OK && reply.answer == TIDE__DUPLICATE) {
       /* two have made the thread at once: the other one did */
-      if (!tide__patience_again(&patience)) code = tide__mongo_fail(store, "writing", &reply, error);
+      if (!tide__patience_again(&patience))
+        code = tide__mongo_fail(store, "writing", &reply, error);
     } else if (code == TIDE_OK) {
       answered has = read_value(&reply);
       done = true;
@@ -145,7 +147,8 @@ int tide__mongo_lease(tide_store *base, const char *name, const char *thread, co
   return code;
 }
 
-/* ---- Committing cursors ------------------------------------------------------------------------------ */
+/* ---- Committing cursors
+ * ------------------------------------------------------------------------------ */
 
 typedef struct cursor_commit {
   const char *thread, *owner;
@@ -159,17 +162,17 @@ typedef struct cursor_commit {
 ** other by. */
 static bson_t *cursor_command(const cursor_commit *c) {
   static const char id_key[] = "$literal";
-  bson_t *cursors = c->cursors == NULL ? BCON_NEW(id_key, "{", "}")
-                                       : literal(c->cursors->data, c->cursors->size);
+  bson_t *cursors =
+      c->cursors == NULL ? BCON_NEW(id_key, "{", "}") : literal(c->cursors->data, c->cursors->size);
   bson_t *now = c->cursors == NULL ? NULL : cursors;
-  bson_t *set = BCON_NEW(
-      "owner", "{", "$cond", "[", "{", "$and", "[", BCON_UTF8("$admitted"), BCON_BOOL(c->release),
-      "]", "}", BCON_UTF8(""), BCON_UTF8("$owner"), "]", "}", "until", "{", "$cond", "[", "{",
-      "$and", "[", BCON_UTF8("$admitted"), BCON_BOOL(c->release), "]", "}", BCON_INT64(0),
-      BCON_UTF8("$until"), "]", "}", "last", "{", "$cond", "[", BCON_UTF8("$admitted"),
-      BCON_BIN(BSON_SUBTYPE_BINARY, c->id, sizeof c->id), BCON_UTF8("$last"), "]", "}", "commits",
-      "{", "$add", "[", "{", "$ifNull", "[", BCON_UTF8("$commits"), BCON_INT64(0), "]", "}",
-      BCON_INT64(1), "]", "}");
+  bson_t *set = BCON_NEW("owner", "{", "$cond", "[", "{", "$and", "[", BCON_UTF8("$admitted"),
+                         BCON_BOOL(c->release), "]", "}", BCON_UTF8(""), BCON_UTF8("$owner"), "]",
+                         "}", "until", "{", "$cond", "[", "{", "$and", "[", BCON_UTF8("$admitted"),
+                         BCON_BOOL(c->release), "]", "}", BCON_INT64(0), BCON_UTF8("$until"), "]",
+                         "}", "last", "{", "$cond", "[", BCON_UTF8("$admitted"),
+                         BCON_BIN(BSON_SUBTYPE_BINARY, c->id, sizeof c->id), BCON_UTF8("$last"),
+                         "]", "}", "commits", "{", "$add", "[", "{", "$ifNull", "[",
+                         BCON_UTF8("$commits"), BCON_INT64(0), "]", "}", BCON_INT64(1), "]", "}");
   if (now != NULL) {
     bson_t *chosen = BCON_NEW("$cond", "[", BCON_UTF8("$admitted"), BCON_DOCUMENT(now),
                               BCON_UTF8("$cursors"), "]");
@@ -252,8 +255,8 @@ static int commit_together(tide__mongo *store, mongoc_client_t *client, const ch
   for (;;) {
     tide__reply reply;
     bool done;
-    int code = try_together(store, client, database, c, documents, count, &patience, &reply, &done,
-                            error);
+    int code =
+        try_together(store, client, database, c, documents, count, &patience, &reply, &done, error);
     bool refused = reply.answer == TIDE__REFUSED || reply.answer == TIDE__DUPLICATE;
     if (code == TIDE_OK && !done && (refused || !tide__patience_again(&patience)))
       code = tide__mongo_fail(store, "writing", &reply, error);
@@ -278,7 +281,8 @@ static int commit_apart(tide__mongo *store, mongoc_client_t *client, const char 
   memcpy(fence.id, bits, sizeof bits);
   code = commit_alone(store, client, database, &fence, error);
   if (code != TIDE_OK) return code;
-  code = tide__mongo_write_documents(store, client, database, NULL, documents, count, &reply, error);
+  code =
+      tide__mongo_write_documents(store, client, database, NULL, documents, count, &reply, error);
   tide__reply_free(&reply);
   if (code == TIDE_OK) code = commit_alone(store, client, database, c, error);
   return code;
@@ -307,14 +311,15 @@ int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *t
     code = tide__mongo_transactions(store, client, tenant->database, &able, error);
   if (code == TIDE_OK) {
     code = count == 0 ? commit_alone(store, client, tenant->database, &c, error)
-           : able     ? commit_together(store, client, tenant->database, &c, documents, count, error)
-                      : commit_apart(store, client, tenant->database, &c, documents, count, error);
+           : able ? commit_together(store, client, tenant->database, &c, documents, count, error)
+                  : commit_apart(store, client, tenant->database, &c, documents, count, error);
   }
   tide__mongo_leave(base, tenant, client);
   return code;
 }
 
-/* ---- Threads as they stand ---------------------------------------------------------------------------- */
+/* ---- Threads as they stand
+ * ---------------------------------------------------------------------------- */
 
 int tide__mongo_list_threads(tide_store *base, const char *name, const char *after, size_t limit,
                              tide_bytes *names, size_t *count, tide_error *error) {
@@ -349,8 +354,8 @@ int tide__mongo_list_threads(tide_store *base, const char *name, const char *aft
   return TIDE_OK;
 }
 
-int tide__mongo_get_thread(tide_store *base, const char *name, const char *thread,
-                           tide_thread *to, tide_error *error) {
+int tide__mongo_get_thread(tide_store *base, const char *name, const char *thread, tide_thread *to,
+                           tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
   mongoc_client_t *client;

@@ -103,10 +103,11 @@ int tide__mongo_uri_read(const char *text, tide__mongo_uri *to, tide_error *erro
   to->uri = mongoc_uri_new_with_error(copy, &why);
   if (to->uri == NULL) {
     /* libmongoc's reason may show any part of it, so it is given only without secrets */
-    code = invalid(error, hosts == strstr(copy, "//") + 2
-                              ? why.message
-                              : "it is mongodb://[user:password@]host[:port][,…][/?option=value&…], "
-                                "where : / ? @ in user and password are %-escaped");
+    code =
+        invalid(error, hosts == strstr(copy, "//") + 2
+                           ? why.message
+                           : "it is mongodb://[user:password@]host[:port][,…][/?option=value&…], "
+                             "where : / ? @ in user and password are %-escaped");
     goto end;
   }
   code = check_concerns(to->uri, error);

@@ -13,8 +13,9 @@ int main(int argc, char **argv) {
       &contract_thread_cases, &contract_process_cases,  &contract_wait_cases,
       &contract_import_cases, &contract_reader_cases};
   if (argc < 2 || argc > 3 || !contract_choose(argv[1])) {
-    fprintf(stderr, "usage: contract memory|sqlite|mongodb [PATTERN]\n"
-                    "mongodb: beneath tests/mongodb/with_server\n");
+    fprintf(stderr,
+            "usage: contract memory|sqlite|mongodb [PATTERN]\n"
+            "mongodb: beneath tests/mongodb/with_server\n");
     return 2;
   }
   if (argc == 3) cmocka_set_test_filter(argv[2]);
