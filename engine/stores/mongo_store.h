@@ -182,7 +182,7 @@ void tide__reply_read(tide__reply *reply, bool succeeded);
 typedef struct tide__patience {
   tide__mongo *store;
   int64_t end;
-  int attempt;
+  unsigned attempt;
 } tide__patience;
 
 tide__patience tide__patience_begin(tide__mongo *store);
