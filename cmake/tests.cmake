@@ -84,6 +84,7 @@ if(TIDELOG_SANITIZE STREQUAL "thread")
 endif()
 
 add_subdirectory(tests/fault)
+add_subdirectory(tests/mongodb)
 
 # ---- Lua ----------------------------------------------------------------------------
 

@@ -263,7 +263,7 @@ int tide__mongo_transactions(tide__mongo *store, mongoc_client_t *client, const 
 }
 
 /* A copy that free() frees. */
-static int steal(bson_t *from, tide_bytes *to, tide_error *error) {
+static int copy_out(const bson_t *from, tide_bytes *to, tide_error *error) {
   to->data = malloc(from->len);
   if (to->data == NULL) return tide__fail_memory(error);
   memcpy(to->data, bson_get_data(from), from->len);
@@ -271,35 +271,40 @@ static int steal(bson_t *from, tide_bytes *to, tide_error *error) {
   return TIDE_OK;
 }
 
+/* What is said of the store in general is tried in a database that need not be. */
+#define ANY_DATABASE "tidelog"
+
+/* The mode, where it may be tried: who may use some tenants only is told with one of them. */
+static void describe_mode(tide__mongo *store, mongoc_client_t *client, const char *database,
+                          bson_t *said) {
+  bool able;
+  if (tide__mongo_transactions(store, client, database, &able, NULL) == TIDE_OK)
+    BSON_APPEND_UTF8(said, "documents", able ? "with cursors" : "forward only");
+  able = tide__mongo_change_streams(store, client, database);
+  BSON_APPEND_UTF8(said, "news", able ? "change stream" : "polling");
+}
+
 static int mongo_describe(tide_store *base, const char *name, tide_bytes *bson, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant = NULL;
-  bool able = false;
   mongoc_client_t *client = NULL;
+  char place[512];
+  const char *prefix = store->uri.prefix;
   int code = tide__mongo_own(store, error);
-  if (code == TIDE_OK && name != NULL) {
-    code = tide__mongo_enter(base, name, &tenant, &client, error);
-    if (code == TIDE_OK)
-      code = tide__mongo_transactions(store, client, tenant->database, &able, error);
-  }
-  if (code == TIDE_OK) {
-    char place[512];
-    const char *prefix = store->uri.prefix;
-    (void)snprintf(place, sizeof place, "%.400s%s%s", store->uri.place,
-                   prefix[0] == '\0' ? "" : "/?tidelogPrefix=", prefix);
-    bson_t *said =
-        BCON_NEW("store", BCON_UTF8(store->base.ops->scheme), "place", BCON_UTF8(place), "server",
-                 BCON_UTF8(store->server), "proposals", BCON_INT64(atomic_load(&store->proposals)),
-                 "reproposals", BCON_INT64(atomic_load(&store->reproposals)));
-    if (tenant != NULL) {
-      int streams = atomic_load(&store->change_streams);
-      BSON_APPEND_UTF8(said, "database", tenant->database);
-      BSON_APPEND_UTF8(said, "documents", able ? "with cursors" : "forward only");
-      BSON_APPEND_UTF8(said, "news", streams == TIDE__UNABLE ? "polling" : "change stream");
-    }
-    code = steal(said, bson, error);
-    bson_destroy(said);
-  }
+  if (code == TIDE_OK)
+    code = name == NULL ? tide__mongo_pop(store, &client, error)
+                        : tide__mongo_enter(base, name, &tenant, &client, error);
+  if (code != TIDE_OK) return code;
+  (void)snprintf(place, sizeof place, "%.400s%s%s", store->uri.place,
+                 prefix[0] == '\0' ? "" : "/?tidelogPrefix=", prefix);
+  bson_t *said =
+      BCON_NEW("store", BCON_UTF8(store->base.ops->scheme), "place", BCON_UTF8(place), "server",
+               BCON_UTF8(store->server), "proposals", BCON_INT64(atomic_load(&store->proposals)),
+               "reproposals", BCON_INT64(atomic_load(&store->reproposals)));
+  if (tenant != NULL) BSON_APPEND_UTF8(said, "database", tenant->database);
+  describe_mode(store, client, tenant == NULL ? ANY_DATABASE : tenant->database, said);
+  code = copy_out(said, bson, error);
+  bson_destroy(said);
   tide__mongo_leave(base, tenant, client);
   return code;
 }

@@ -33,28 +33,54 @@ static bool is_unsupported(int code) {
   return false;
 }
 
-/* Opens the stream; NULL where it cannot be, and then *give_up tells whether ever. */
-static mongoc_change_stream_t *open_stream(mongoc_collection_t *events, tide__mongo_tenant *tenant,
-                                           int64_t wait, bool *give_up) {
-  const bson_t *pipeline_of_inserts, *document;
-  bson_error_t error = {0};
+/* Why a stream failed: *fatal where the server has none for us. */
+static bool has_failed(mongoc_change_stream_t *stream, bool *fatal) {
+  const bson_t *document;
   tide__reply reply;
-  *give_up = false;
+  memset(&reply, 0, sizeof reply);
+  *fatal = false;
+  if (!mongoc_change_stream_error_document(stream, &reply.error, &document)) return false;
+  bson_copy_to(document, &reply.bson);
+  tide__reply_read(&reply, false);
+  *fatal = is_unsupported(reply.code);
+  tide__reply_free(&reply);
+  return true;
+}
+
+bool tide__mongo_change_streams(tide__mongo *store, mongoc_client_t *client, const char *database) {
+  bool fatal;
+  if (atomic_load(&store->change_streams) != TIDE__UNKNOWN)
+    return atomic_load(&store->change_streams) == TIDE__ABLE;
+  bson_t all = BSON_INITIALIZER;
+  bson_t *options = BCON_NEW("maxAwaitTimeMS", BCON_INT64(1));
+  mongoc_collection_t *events = mongoc_client_get_collection(client, database, "events");
+  mongoc_change_stream_t *stream = mongoc_collection_watch(events, &all, options);
+  if (!has_failed(stream, &fatal))
+    atomic_store(&store->change_streams, TIDE__ABLE);
+  else if (fatal)
+    atomic_store(&store->change_streams, TIDE__UNABLE);
+  mongoc_change_stream_destroy(stream);
+  mongoc_collection_destroy(events);
+  bson_destroy(options);
+  return atomic_load(&store->change_streams) == TIDE__ABLE;
+}
+
+/* Opens the stream; NULL where it cannot be. */
+static mongoc_change_stream_t *open_stream(tide__mongo *store, mongoc_collection_t *events,
+                                           tide__mongo_tenant *tenant, int64_t wait) {
+  bool fatal;
   bson_t *pipeline = BCON_NEW("pipeline", "[", "{", "$match", "{", "operationType",
                               BCON_UTF8("insert"), "}", "}", "{", "$project", "{", "_id",
                               BCON_INT32(1), "documentKey", BCON_INT32(1), "}", "}", "]");
-  pipeline_of_inserts = pipeline;
   bson_t *options = stream_options(tenant, wait);
-  mongoc_change_stream_t *stream = mongoc_collection_watch(events, pipeline_of_inserts, options);
+  mongoc_change_stream_t *stream = mongoc_collection_watch(events, pipeline, options);
   bson_destroy(options);
   bson_destroy(pipeline);
-  if (!mongoc_change_stream_error_document(stream, &error, &document)) return stream;
-  memset(&reply, 0, sizeof reply);
-  bson_copy_to(document, &reply.bson);
-  reply.error = error;
-  tide__reply_read(&reply, false);
-  *give_up = is_unsupported(reply.code);
-  tide__reply_free(&reply);
+  if (!has_failed(stream, &fatal)) {
+    atomic_store(&store->change_streams, TIDE__ABLE);
+    return stream;
+  }
+  if (fatal) atomic_store(&store->change_streams, TIDE__UNABLE);
   mongoc_change_stream_destroy(stream);
   /* A token that the server has lost, or whose stream has ended, is of no more use: the tail
   ** has what was missed. */
@@ -76,28 +102,19 @@ static int look_at_tail(tide__mongo *store, mongoc_client_t *client, tide__mongo
 static int wait_on_stream(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
                           int64_t position, int64_t wait, int64_t *head, bool *waited,
                           tide_error *error) {
-  bool give_up;
+  bool fatal;
   const bson_t *news;
   *waited = false;
   mongoc_collection_t *events = mongoc_client_get_collection(client, tenant->database, "events");
-  mongoc_change_stream_t *stream = open_stream(events, tenant, wait, &give_up);
+  mongoc_change_stream_t *stream = open_stream(store, events, tenant, wait);
   int code = TIDE_OK;
-  if (stream == NULL) {
-    if (give_up) atomic_store(&store->change_streams, TIDE__UNABLE);
-  } else {
-    atomic_store(&store->change_streams, TIDE__ABLE);
+  if (stream != NULL) {
     code = look_at_tail(store, client, tenant, head, error);
-    if (code == TIDE_OK && *head <= position) {
-      *waited = true;
-      if (!mongoc_change_stream_next(stream, &news) &&
-          mongoc_change_stream_error_document(stream, NULL, &news)) {
-        keep_token(tenant, NULL);
-        *waited = false;
-      }
-    }
-    const bson_t *token = mongoc_change_stream_get_resume_token(stream);
-    if (token != NULL && !mongoc_change_stream_error_document(stream, NULL, &news))
-      keep_token(tenant, token);
+    *waited = code == TIDE_OK && *head <= position;
+    if (*waited) (void)mongoc_change_stream_next(stream, &news); /* it wakes, and tells no more */
+    bool failed = has_failed(stream, &fatal);
+    keep_token(tenant, failed ? NULL : mongoc_change_stream_get_resume_token(stream));
+    *waited = *waited && !failed;
     mongoc_change_stream_destroy(stream);
   }
   mongoc_collection_destroy(events);

@@ -139,6 +139,9 @@ void tide__mongo_sleep(int64_t ms);
 int tide__mongo_transactions(tide__mongo *store, mongoc_client_t *client, const char *database,
                              bool *able, tide_error *error);
 
+/* Has it change streams, as far as is known after trying? */
+bool tide__mongo_change_streams(tide__mongo *store, mongoc_client_t *client, const char *database);
+
 /* ---- One command ---------------------------------------------------------------- */
 
 /* What an answer means. */

@@ -12,6 +12,7 @@
 #include "stores/mongo_store.h"
 
 #define LIST_PAGE 1000
+#define CLAIM     16 /* bytes of a request's own name */
 
 /* A thread's document as it was answered; the pointers are the reply's. */
 typedef struct answered {
@@ -93,22 +94,40 @@ static bson_t *modify_command(const char *thread, bson_t *pipeline, bool upsert)
 /* ---- Leases
  * --------------------------------------------------------------------------------------- */
 
-static bson_t *lease_command(const char *thread, const char *owner, int64_t duration, bool apart) {
+/* `claim` is the request's own name: one that comes again, however late, changes nothing, and
+** gets the same answer. */
+static bson_t *lease_command(const char *thread, const char *owner, int64_t duration, bool apart,
+                             const uint8_t claim[CLAIM]) {
+#define CHANGED                                                                                    \
+  "{", "$and", "[", BCON_UTF8("$admitted"), "{", "$not", "[", BCON_UTF8("$again"), "]", "}", "]",  \
+      "}"
   return modify_command(
       thread,
-      BCON_NEW("0", "{", "$set", "{", "admitted", "{", "$or", "[", "{", "$eq", "[",
-               BCON_UTF8("$owner"), "{", "$literal", BCON_UTF8(owner), "}", "]", "}", NOBODYS, "]",
-               "}", "apart", "{", "$or", "[", "{", "$ifNull", "[", BCON_UTF8("$apart"),
-               BCON_BOOL(false), "]", "}", BCON_BOOL(apart), "]", "}", "}", "}", "1", "{", "$set",
-               "{", "owner", "{", "$cond", "[", BCON_UTF8("$admitted"), "{", "$literal",
+      BCON_NEW("0", "{", "$set", "{", "again", "{", "$eq", "[", BCON_UTF8("$claim"),
+               BCON_BIN(BSON_SUBTYPE_BINARY, claim, CLAIM), "]", "}", "admitted", "{", "$or", "[",
+               "{", "$eq", "[", BCON_UTF8("$claim"), BCON_BIN(BSON_SUBTYPE_BINARY, claim, CLAIM),
+               "]", "}", "{", "$eq", "[", BCON_UTF8("$owner"), "{", "$literal", BCON_UTF8(owner),
+               "}", "]", "}", NOBODYS, "]", "}", "apart", "{", "$or", "[", "{", "$ifNull", "[",
+               BCON_UTF8("$apart"), BCON_BOOL(false), "]", "}", BCON_BOOL(apart), "]", "}", "}",
+               "}", "1", "{", "$set", "{", "owner", "{", "$cond", "[", CHANGED, "{", "$literal",
                BCON_UTF8(owner), "}", BCON_UTF8("$owner"), "]", "}", "token", "{", "$cond", "[",
-               BCON_UTF8("$admitted"), "{", "$add", "[", "{", "$ifNull", "[", BCON_UTF8("$token"),
-               BCON_INT64(0), "]", "}", BCON_INT64(1), "]", "}", BCON_UTF8("$token"), "]", "}",
-               "until", "{", "$cond", "[", BCON_UTF8("$admitted"), "{", "$add", "[", NOW,
-               BCON_INT64(duration), "]", "}", BCON_UTF8("$until"), "]", "}", "cursors", "{",
-               "$ifNull", "[", BCON_UTF8("$cursors"), "{", "$literal", "{", "}", "}", "]", "}", "}",
-               "}"),
+               CHANGED, "{", "$add", "[", "{", "$ifNull", "[", BCON_UTF8("$token"), BCON_INT64(0),
+               "]", "}", BCON_INT64(1), "]", "}", BCON_UTF8("$token"), "]", "}", "until", "{",
+               "$cond", "[", CHANGED, "{", "$add", "[", NOW, BCON_INT64(duration), "]", "}",
+               BCON_UTF8("$until"), "]", "}", "claim", "{", "$cond", "[", CHANGED,
+               BCON_BIN(BSON_SUBTYPE_BINARY, claim, CLAIM), BCON_UTF8("$claim"), "]", "}",
+               "cursors", "{", "$ifNull", "[", BCON_UTF8("$cursors"), "{", "$literal", "{", "}",
+               "}", "]", "}", "}", "}"),
       true);
+#undef CHANGED
+}
+
+static int new_claim(uint8_t claim[CLAIM], tide_error *error) {
+  uint64_t bits[2];
+  int code = tide__random(&bits[0], error);
+  if (code == TIDE_OK) code = tide__random(&bits[1], error);
+  if (code == TIDE_OK) memcpy(claim, bits, CLAIM);
+  return code;
 }
 
 int tide__mongo_lease(tide_store *base, const char *name, const char *thread, const char *owner,
@@ -118,7 +137,9 @@ int tide__mongo_lease(tide_store *base, const char *name, const char *thread, co
   mongoc_client_t *client;
   tide_lease given = {0};
   bool able = false;
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  uint8_t claim[CLAIM];
+  int code = new_claim(claim, error);
+  if (code == TIDE_OK) code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
   code = tide__mongo_make(store, client, tenant, error);
   if (code == TIDE_OK)
@@ -126,7 +147,7 @@ int tide__mongo_lease(tide_store *base, const char *name, const char *thread, co
   tide__patience patience = tide__patience_begin(store);
   for (bool done = false; code == TIDE_OK && !done;) {
     tide__reply reply;
-    bson_t *command = lease_command(thread, owner, duration, !able);
+    bson_t *command = lease_command(thread, owner, duration, !able, claim);
     code = tide__mongo_do(store, client, tenant->database, command, &reply, error);
     bson_destroy(command);
     if (code == TIDE_OK && reply.answer == TIDE__DUPLICATE) {
@@ -155,7 +176,7 @@ typedef struct cursor_commit {
   int64_t token;
   const tide_bytes *cursors; /* NULL: they stay */
   bool release;
-  uint8_t id[16]; /* its own name */
+  uint8_t id[CLAIM]; /* its own name */
 } cursor_commit;
 
 /* Every commit changes the document, so that in a transaction two of them never pass each
@@ -274,11 +295,8 @@ static int commit_apart(tide__mongo *store, mongoc_client_t *client, const char 
   tide__reply reply;
   fence.cursors = NULL;
   fence.release = false;
-  uint64_t bits[2];
-  int code = tide__random(&bits[0], error);
-  if (code == TIDE_OK) code = tide__random(&bits[1], error);
+  int code = new_claim(fence.id, error);
   if (code != TIDE_OK) return code;
-  memcpy(fence.id, bits, sizeof bits);
   code = commit_alone(store, client, database, &fence, error);
   if (code != TIDE_OK) return code;
   code =
@@ -296,14 +314,11 @@ int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *t
   tide__mongo_tenant *tenant;
   mongoc_client_t *client;
   bool able = false;
-  uint64_t bits[2];
   cursor_commit c = {
       .thread = thread, .owner = owner, .token = token, .cursors = cursors, .release = release};
   int code = tide__mongo_enter(base, name, &tenant, &client, error);
   if (code != TIDE_OK) return code;
-  code = tide__random(&bits[0], error);
-  if (code == TIDE_OK) code = tide__random(&bits[1], error);
-  if (code == TIDE_OK) memcpy(c.id, bits, sizeof bits);
+  code = new_claim(c.id, error);
   if (code == TIDE_OK) code = tide__mongo_know(store, client, tenant, error);
   if (code == TIDE_OK && !tide__mongo_is_known(tenant))
     code = tide__fail_lease(thread, token, 0, error);
