@@ -116,12 +116,12 @@ int tide__mongo_own(const tide__mongo *store, tide_error *error) {
 /* ---- The names of the tenants -------------------------------------------------------- */
 
 /* Is it a database of ours? Others may have names like a tenant's. */
-static int has_mark(tide__mongo *store, mongoc_client_t *client, const char *tenant, bool *has,
+static int has_mark(tide__mongo *store, tide__connection *connection, const char *tenant, bool *has,
                     tide_error *error) {
   tide__mongo_tenant *taken;
   int code = tide__mongo_take(store, tenant, &taken, error);
   if (code != TIDE_OK) return code;
-  code = tide__mongo_know(store, client, taken, error);
+  code = tide__mongo_know(store, connection, taken, error);
   *has = code == TIDE_OK && tide__mongo_is_known(taken);
   tide__mongo_give(store, taken);
   return code;
@@ -132,7 +132,7 @@ static int compare_names(const void *a, const void *b) {
 }
 
 /* Adds the tenants of the reply of listDatabases to the list. */
-static int keep_names(tide__mongo *store, mongoc_client_t *client, const tide__reply *reply,
+static int keep_names(tide__mongo *store, tide__connection *connection, const tide__reply *reply,
                       char ***list, size_t *used, tide_error *error) {
   bson_iter_t top, databases, field;
   size_t room = 0;
@@ -145,7 +145,7 @@ static int keep_names(tide__mongo *store, mongoc_client_t *client, const tide__r
       continue;
     const char *tenant = tenant_of(store, bson_iter_utf8(&field, NULL));
     if (tenant == NULL) continue;
-    int code = has_mark(store, client, tenant, &has, error);
+    int code = has_mark(store, connection, tenant, &has, error);
     if (code != TIDE_OK) return code;
     if (!has) continue;
     if (*used == room) {
@@ -179,22 +179,22 @@ static int join_names(char **list, size_t used, tide_bytes *names, tide_error *e
 
 static int mongo_tenants(tide_store *base, tide_bytes *names, size_t *count, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
-  mongoc_client_t *client;
+  tide__connection *connection;
   tide__reply reply;
   char **list = NULL;
   size_t used = 0;
   int code = tide__mongo_own(store, error);
-  if (code == TIDE_OK) code = tide__mongo_pop(store, &client, error);
+  if (code == TIDE_OK) code = tide__mongo_pop(store, &connection, error);
   if (code != TIDE_OK) return code;
   bson_t *command = BCON_NEW("listDatabases", BCON_INT32(1), "nameOnly", BCON_BOOL(true),
                              "authorizedDatabases", BCON_BOOL(true));
   tide__patience patience = tide__patience_begin(store);
   for (;;) {
-    tide__mongo_command(client, "admin", command, &reply);
+    tide__mongo_command(connection, "admin", command, &reply);
     if (reply.answer != TIDE__UNRESOLVED || !tide__patience_again(&patience)) break;
     tide__reply_free(&reply);
   }
-  code = reply.answer == TIDE__DONE ? keep_names(store, client, &reply, &list, &used, error)
+  code = reply.answer == TIDE__DONE ? keep_names(store, connection, &reply, &list, &used, error)
                                     : tide__mongo_fail(store, "listing databases", &reply, error);
   if (code == TIDE_OK) code = join_names(list, used, names, error);
   if (code == TIDE_OK) *count = used;
@@ -203,17 +203,19 @@ static int mongo_tenants(tide_store *base, tide_bytes *names, size_t *count, tid
   free(list);
   tide__reply_free(&reply);
   bson_destroy(command);
-  tide__mongo_push(store, client);
+  tide__mongo_push(store, connection);
   return code;
 }
 
 /* ---- What the database can ------------------------------------------------------------- */
 
 /* A read inside a transaction: what there is of them shows there. */
-static void try_transaction(mongoc_client_t *client, const char *database, tide__reply *reply) {
+static void try_transaction(tide__connection *connection, const char *database,
+                            tide__reply *reply) {
   memset(reply, 0, sizeof *reply);
   bson_init(&reply->bson);
-  mongoc_client_session_t *session = mongoc_client_start_session(client, NULL, &reply->error);
+  mongoc_client_session_t *session =
+      mongoc_client_start_session(tide__mongo_client(connection), NULL, &reply->error);
   bool done =
       session != NULL && mongoc_client_session_start_transaction(session, NULL, &reply->error);
   if (done) {
@@ -223,8 +225,8 @@ static void try_transaction(mongoc_client_t *client, const char *database, tide_
                  "batchSize", BCON_INT32(1), "singleBatch", BCON_BOOL(true));
     bson_destroy(&reply->bson);
     done = mongoc_client_session_append(session, &options, NULL);
-    done = mongoc_client_read_command_with_opts(client, database, command, NULL, &options,
-                                                &reply->bson, &reply->error) &&
+    done = mongoc_client_read_command_with_opts(connection->client, database, command, NULL,
+                                                &options, &reply->bson, &reply->error) &&
            done;
     bson_destroy(command);
     bson_destroy(&options);
@@ -234,7 +236,7 @@ static void try_transaction(mongoc_client_t *client, const char *database, tide_
   tide__reply_read(reply, done);
 }
 
-int tide__mongo_transactions(tide__mongo *store, mongoc_client_t *client, const char *database,
+int tide__mongo_transactions(tide__mongo *store, tide__connection *connection, const char *database,
                              bool *able, tide_error *error) {
   int known = atomic_load(&store->transactions);
   *able = known == TIDE__ABLE;
@@ -242,7 +244,7 @@ int tide__mongo_transactions(tide__mongo *store, mongoc_client_t *client, const 
   tide__patience patience = tide__patience_begin(store);
   for (;;) {
     tide__reply reply;
-    try_transaction(client, database, &reply);
+    try_transaction(connection, database, &reply);
     if (reply.answer != TIDE__UNRESOLVED) {
       *able = reply.answer == TIDE__DONE;
       int code = TIDE_OK;
@@ -275,25 +277,25 @@ static int copy_out(const bson_t *from, tide_bytes *to, tide_error *error) {
 #define ANY_DATABASE "tidelog"
 
 /* The mode, where it may be tried: who may use some tenants only is told with one of them. */
-static void describe_mode(tide__mongo *store, mongoc_client_t *client, const char *database,
+static void describe_mode(tide__mongo *store, tide__connection *connection, const char *database,
                           bson_t *said) {
   bool able;
-  if (tide__mongo_transactions(store, client, database, &able, NULL) == TIDE_OK)
+  if (tide__mongo_transactions(store, connection, database, &able, NULL) == TIDE_OK)
     BSON_APPEND_UTF8(said, "documents", able ? "with cursors" : "forward only");
-  able = tide__mongo_change_streams(store, client, database);
+  able = tide__mongo_change_streams(store, connection, database);
   BSON_APPEND_UTF8(said, "news", able ? "change stream" : "polling");
 }
 
 static int mongo_describe(tide_store *base, const char *name, tide_bytes *bson, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant = NULL;
-  mongoc_client_t *client = NULL;
+  tide__connection *connection = NULL;
   char place[512];
   const char *prefix = store->uri.prefix;
   int code = tide__mongo_own(store, error);
   if (code == TIDE_OK)
-    code = name == NULL ? tide__mongo_pop(store, &client, error)
-                        : tide__mongo_enter(base, name, &tenant, &client, error);
+    code = name == NULL ? tide__mongo_pop(store, &connection, error)
+                        : tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
   (void)snprintf(place, sizeof place, "%.400s%s%s", store->uri.place,
                  prefix[0] == '\0' ? "" : "/?tidelogPrefix=", prefix);
@@ -302,10 +304,10 @@ static int mongo_describe(tide_store *base, const char *name, tide_bytes *bson, 
                BCON_UTF8(store->server), "proposals", BCON_INT64(atomic_load(&store->proposals)),
                "reproposals", BCON_INT64(atomic_load(&store->reproposals)));
   if (tenant != NULL) BSON_APPEND_UTF8(said, "database", tenant->database);
-  describe_mode(store, client, tenant == NULL ? ANY_DATABASE : tenant->database, said);
+  describe_mode(store, connection, tenant == NULL ? ANY_DATABASE : tenant->database, said);
   code = copy_out(said, bson, error);
   bson_destroy(said);
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }
 

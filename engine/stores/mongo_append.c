@@ -22,12 +22,13 @@
 
 typedef struct group {
   tide__mongo *store;
-  mongoc_client_t *client;
+  tide__connection *connection;
   tide__mongo_tenant *tenant;
   tide__proposal *proposals;
   size_t count;
-  bool as_is;  /* commits that have their positions, times and hashes already */
-  bool chosen; /* some were sent */
+  bool as_is;     /* commits that have their positions, times and hashes already */
+  bool chosen;    /* some were sent */
+  bool uncertain; /* an answer was lost: what was sent may be in, or come yet */
 } group;
 
 /* ---- Deciding ------------------------------------------------------------------------------ */
@@ -51,8 +52,8 @@ static int refuse(group *g, tide__proposal *p, tide_error *error) {
   int64_t position = -1, version;
   const tide_commit *c = p->commit;
   if (c->command_id != NULL) {
-    int code = tide__mongo_commit_of(g->store, g->client, g->tenant, c->type, c->id, c->command_id,
-                                     &position, &version, error);
+    int code = tide__mongo_commit_of(g->store, g->connection, g->tenant, c->type, c->id,
+                                     c->command_id, &position, &version, error);
     if (code != TIDE_OK) return code;
   }
   p->outcome = position >= 0 ? TIDE_DUPLICATE : TIDE_CONFLICT;
@@ -70,7 +71,7 @@ static int ask_versions(group *g, tide_error *error) {
     if (p->look_at_command) {
       p->look_at_command = false;
       int code =
-          tide__mongo_commit_of(g->store, g->client, g->tenant, p->commit->type, p->commit->id,
+          tide__mongo_commit_of(g->store, g->connection, g->tenant, p->commit->type, p->commit->id,
                                 p->commit->command_id, &position, &version, error);
       if (code != TIDE_OK) return code;
       if (position >= 0) {
@@ -86,8 +87,8 @@ static int ask_versions(group *g, tide_error *error) {
     /* An unknown aggregate is taken for a new one: the key on its version 0 knows better. */
     if (known || (p->commit->version == 0 && !p->look_at_version)) continue;
     p->look_at_version = false;
-    int code = tide__mongo_find_next(g->store, g->client, g->tenant, p->commit->type, p->commit->id,
-                                     &next, error);
+    int code = tide__mongo_find_next(g->store, g->connection, g->tenant, p->commit->type,
+                                     p->commit->id, &next, error);
     if (code != TIDE_OK) return code;
   }
   return TIDE_OK;
@@ -183,7 +184,7 @@ static void send_group(group *g, tide__reply *reply) {
     tide__mongo_document(g->proposals[i].commit, g->proposals[i].id, documents[count++]);
   }
   atomic_fetch_add(&g->store->proposals, 1);
-  tide__mongo_insert(g->client, g->tenant->database, "events", documents, count, reply);
+  tide__mongo_insert(g->connection, g->tenant->database, "events", documents, count, reply);
   for (size_t i = 0; i < count; i++)
     bson_destroy(documents[i]);
   free(documents);
@@ -228,6 +229,14 @@ static size_t open_proposals(const group *g) {
   return open;
 }
 
+static int give_up(const group *g, const tide__reply *reply, tide_error *error) {
+  if (reply->answer == TIDE__UNRESOLVED) return tide__mongo_fail(g->store, "writing", reply, error);
+  return tide__fail_store(error, 1, "other writers came first on %s for %d ms: %s", g->tenant->name,
+                          g->store->patience,
+                          g->uncertain ? "it is unknown whether the commits were written"
+                                       : "the commits were not written");
+}
+
 /* Sends what was decided, and finds out what became of it. */
 static int resolve(group *g, tide__patience *patience, tide_error *error) {
   tide__reply reply;
@@ -241,18 +250,14 @@ static int resolve(group *g, tide__patience *patience, tide_error *error) {
   } else {
     size_t before = open_proposals(g);
     if (reply.answer == TIDE__DUPLICATE) read_refusal(g, &reply);
-    code = tide__mongo_catch_up(g->store, g->client, g->tenant, &news, error);
+    g->uncertain = g->uncertain || reply.answer == TIDE__UNRESOLVED;
+    code = tide__mongo_catch_up(g->store, g->connection, g->tenant, &news, error);
     if (reply.answer == TIDE__DUPLICATE) atomic_fetch_add(&g->store->reproposals, 1);
     /* who has just got on tries again at once; against others, not much later than they */
     if (open_proposals(g) < before) patience->attempt = 0;
     if (news && patience->attempt > PAUSE_AGAINST_OTHERS) patience->attempt = PAUSE_AGAINST_OTHERS;
     if (code == TIDE_OK && open_proposals(g) > 0 && !tide__patience_again(patience))
-      code = reply.answer == TIDE__DUPLICATE
-                 ? tide__fail_store(error, 1,
-                                    "other writers came first on %s for %d ms: none of the commits "
-                                    "was written",
-                                    g->tenant->name, g->store->patience)
-                 : tide__mongo_fail(g->store, "writing", &reply, error);
+      code = give_up(g, &reply, error);
   }
   tide__reply_free(&reply);
   return code;
@@ -299,7 +304,7 @@ static int check_known_commands(const group *g, tide_error *error) {
     bson_t *command =
         BCON_NEW("find", BCON_UTF8("events"), "filter", BCON_DOCUMENT(&filter), "projection", "{",
                  "_id", BCON_INT32(1), "}", "limit", BCON_INT64(1), "singleBatch", BCON_BOOL(true));
-    code = tide__mongo_ask(g->store, g->client, g->tenant->database, command, &reply, error);
+    code = tide__mongo_ask(g->store, g->connection, g->tenant->database, command, &reply, error);
     if (code == TIDE_OK && tide__batch(&reply, &documents) && bson_iter_next(&documents))
       code = tide__fail_import(first, first->version, error);
     tide__reply_free(&reply);
@@ -310,7 +315,7 @@ static int check_known_commands(const group *g, tide_error *error) {
 }
 
 static int begin_import(const group *g, tide_error *error) {
-  int code = tide__mongo_catch_up(g->store, g->client, g->tenant, NULL, error);
+  int code = tide__mongo_catch_up(g->store, g->connection, g->tenant, NULL, error);
   if (code != TIDE_OK) return code;
   (void)pthread_mutex_lock(&g->tenant->lock);
   code = check_import(g, error);
@@ -321,21 +326,21 @@ static int begin_import(const group *g, tide_error *error) {
 static int propose(group *g, tide_error *error) {
   tide__patience patience = tide__patience_begin(g->store);
   bool refused = false, fresh = g->as_is;
-  int code = tide__mongo_look(g->store, g->client, g->tenant, error);
+  int code = tide__mongo_look(g->store, g->connection, g->tenant, error);
   (void)pthread_mutex_lock(&g->tenant->lock);
   bool warm = g->tenant->warm;
   (void)pthread_mutex_unlock(&g->tenant->lock);
   if (code == TIDE_OK && g->as_is)
     code = begin_import(g, error);
   else if (code == TIDE_OK && !warm)
-    code = tide__mongo_catch_up(g->store, g->client, g->tenant, NULL, error);
+    code = tide__mongo_catch_up(g->store, g->connection, g->tenant, NULL, error);
   while (code == TIDE_OK && open_proposals(g) > 0) {
     code = ask_versions(g, error);
     if (code == TIDE_OK) code = decide(g, &refused, error);
     if (code != TIDE_OK) break;
     if (refused && !fresh) { /* what is known may lie behind: only what is there now refuses */
       fresh = true;
-      code = tide__mongo_catch_up(g->store, g->client, g->tenant, NULL, error);
+      code = tide__mongo_catch_up(g->store, g->connection, g->tenant, NULL, error);
       continue;
     }
     if (refused && g->as_is) return refuse_import(g, error);
@@ -346,10 +351,11 @@ static int propose(group *g, tide_error *error) {
 }
 
 /* Proposes with the tenant told of it, so that whoever reads the tail finds them. */
-static int propose_group(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
-                         tide_commit *commits, tide_outcome *outcomes, size_t count, bool as_is,
-                         tide_error *error) {
-  group g = {.store = store, .client = client, .tenant = tenant, .count = count, .as_is = as_is};
+static int propose_group(tide__mongo *store, tide__connection *connection,
+                         tide__mongo_tenant *tenant, tide_commit *commits, tide_outcome *outcomes,
+                         size_t count, bool as_is, tide_error *error) {
+  group g = {
+      .store = store, .connection = connection, .tenant = tenant, .count = count, .as_is = as_is};
   g.proposals = calloc(count, sizeof *g.proposals);
   if (g.proposals == NULL) return tide__fail_memory(error);
   int code = TIDE_OK;
@@ -421,7 +427,7 @@ static int propose_all(tide_store *base, const char *name, tide_commit *commits,
                        tide_outcome *outcomes, bool as_is, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
+  tide__connection *connection;
   bool first = false; /* can anything be appended to a tenant without commits? */
   for (size_t i = 0; i < count; i++)
     first = first || commits[i].version == 0;
@@ -429,25 +435,25 @@ static int propose_all(tide_store *base, const char *name, tide_commit *commits,
   if (code != TIDE_OK) return code;
   /* The turn first, then a connection: who waits for its turn holds none. */
   (void)pthread_mutex_lock(&tenant->appending);
-  code = tide__mongo_pop(store, &client, error);
-  if (code == TIDE_OK) code = tide__mongo_know(store, client, tenant, error);
+  code = tide__mongo_pop(store, &connection, error);
+  if (code == TIDE_OK) code = tide__mongo_know(store, connection, tenant, error);
   bool known = tide__mongo_is_known(tenant);
   if (code == TIDE_OK && as_is) {
     code = check_commands(commits, count, error);
     if (code == TIDE_OK && !known) code = check_new_tenant(commits, error);
   }
   if (code == TIDE_OK && (known || first)) {
-    code = tide__mongo_make(store, client, tenant, error);
+    code = tide__mongo_make(store, connection, tenant, error);
     for (size_t at = 0, size; at < count && code == TIDE_OK; at += size) {
       size = group_size(commits + at, count - at);
-      code = propose_group(store, client, tenant, commits + at,
+      code = propose_group(store, connection, tenant, commits + at,
                            outcomes == NULL ? NULL : outcomes + at, size, as_is, error);
     }
   } else if (code == TIDE_OK) {
     for (size_t i = 0; i < count && outcomes != NULL; i++)
       outcomes[i] = TIDE_CONFLICT;
   }
-  tide__mongo_push(store, client);
+  tide__mongo_push(store, connection);
   (void)pthread_mutex_unlock(&tenant->appending);
   tide__mongo_give(store, tenant);
   return code;

@@ -152,45 +152,59 @@ static bson_t *fresh(tide__reply *reply) {
   return &reply->bson;
 }
 
-void tide__mongo_command(mongoc_client_t *client, const char *database, const bson_t *command,
-                         tide__reply *reply) {
-  begin(reply);
-  bool done =
-      mongoc_client_command_simple(client, database, command, NULL, fresh(reply), &reply->error);
+/* A connection that has failed is not used again: libmongoc would wait five seconds before it
+** looks for the server once more. */
+static void finish(tide__connection *connection, tide__reply *reply, bool done) {
   tide__reply_read(reply, done);
+  if (!done && (reply->error.domain == MONGOC_ERROR_STREAM ||
+                reply->error.domain == MONGOC_ERROR_SERVER_SELECTION ||
+                reply->error.domain == MONGOC_ERROR_PROTOCOL))
+    connection->broken = true;
 }
 
-void tide__mongo_read(mongoc_client_t *client, const char *database, const bson_t *command,
+void tide__mongo_command(tide__connection *connection, const char *database, const bson_t *command,
+                         tide__reply *reply) {
+  begin(reply);
+  bool done = mongoc_client_command_simple(tide__mongo_client(connection), database, command, NULL,
+                                           fresh(reply), &reply->error);
+  finish(connection, reply, done);
+}
+
+void tide__mongo_read(tide__connection *connection, const char *database, const bson_t *command,
                       const char *level, tide__reply *reply) {
   bson_t options = BSON_INITIALIZER;
   mongoc_read_concern_t *concern = mongoc_read_concern_new();
   begin(reply);
   mongoc_read_concern_set_level(concern,
                                 level == NULL ? MONGOC_READ_CONCERN_LEVEL_MAJORITY : level);
-  bool done = mongoc_read_concern_append(concern, &options) &&
-              mongoc_client_read_command_with_opts(client, database, command, NULL, &options,
-                                                   fresh(reply), &reply->error);
+  bool done =
+      mongoc_read_concern_append(concern, &options) &&
+      mongoc_client_read_command_with_opts(tide__mongo_client(connection), database, command, NULL,
+                                           &options, fresh(reply), &reply->error);
   mongoc_read_concern_destroy(concern);
   bson_destroy(&options);
-  tide__reply_read(reply, done);
+  finish(connection, reply, done);
 }
 
-void tide__mongo_write(mongoc_client_t *client, const char *database, const bson_t *command,
+void tide__mongo_write(tide__connection *connection, const char *database, const bson_t *command,
                        mongoc_client_session_t *session, tide__reply *reply) {
   bson_t options = BSON_INITIALIZER;
   begin(reply);
+  /* a session is its client's */
+  mongoc_client_t *client = session != NULL ? connection->client : tide__mongo_client(connection);
   bool done = session != NULL ? mongoc_client_session_append(session, &options, &reply->error)
                               : append_write_concern(&options);
   done = done && mongoc_client_write_command_with_opts(client, database, command, &options,
                                                        fresh(reply), &reply->error);
   bson_destroy(&options);
-  tide__reply_read(reply, done);
+  finish(connection, reply, done);
 }
 
-void tide__mongo_insert(mongoc_client_t *client, const char *database, const char *collection,
+void tide__mongo_insert(tide__connection *connection, const char *database, const char *collection,
                         bson_t *const *documents, size_t count, tide__reply *reply) {
   bson_t options = BSON_INITIALIZER;
-  mongoc_collection_t *target = mongoc_client_get_collection(client, database, collection);
+  mongoc_collection_t *target =
+      mongoc_client_get_collection(tide__mongo_client(connection), database, collection);
   begin(reply);
   bool done = append_write_concern(&options) && BSON_APPEND_BOOL(&options, "ordered", true) &&
               BSON_APPEND_BOOL(&options, "validate", false) && /* it is ours, and sound */
@@ -198,7 +212,7 @@ void tide__mongo_insert(mongoc_client_t *client, const char *database, const cha
                                             &options, fresh(reply), &reply->error);
   mongoc_collection_destroy(target);
   bson_destroy(&options);
-  tide__reply_read(reply, done);
+  finish(connection, reply, done);
 }
 
 /* ---- Patience ----------------------------------------------------------------------- */
@@ -229,11 +243,11 @@ bool tide__patience_again(tide__patience *patience) {
   return true;
 }
 
-int tide__mongo_ask(tide__mongo *store, mongoc_client_t *client, const char *database,
+int tide__mongo_ask(tide__mongo *store, tide__connection *connection, const char *database,
                     const bson_t *command, tide__reply *reply, tide_error *error) {
   tide__patience patience = tide__patience_begin(store);
   for (;;) {
-    tide__mongo_read(client, database, command, NULL, reply);
+    tide__mongo_read(connection, database, command, NULL, reply);
     if (reply->answer == TIDE__DONE) return TIDE_OK;
     if (reply->answer != TIDE__UNRESOLVED || !tide__patience_again(&patience))
       return tide__mongo_fail(store, "reading", reply, error);
@@ -241,11 +255,11 @@ int tide__mongo_ask(tide__mongo *store, mongoc_client_t *client, const char *dat
   }
 }
 
-int tide__mongo_do(tide__mongo *store, mongoc_client_t *client, const char *database,
+int tide__mongo_do(tide__mongo *store, tide__connection *connection, const char *database,
                    const bson_t *command, tide__reply *reply, tide_error *error) {
   tide__patience patience = tide__patience_begin(store);
   for (;;) {
-    tide__mongo_write(client, database, command, NULL, reply);
+    tide__mongo_write(connection, database, command, NULL, reply);
     if (reply->answer == TIDE__DONE || reply->answer == TIDE__DUPLICATE) return TIDE_OK;
     if (reply->answer != TIDE__UNRESOLVED || !tide__patience_again(&patience))
       return tide__mongo_fail(store, "writing", reply, error);
@@ -374,7 +388,7 @@ int tide__names_keep(tide__names *list, const tide__reply *reply, size_t page, t
 
 /* ---- Transactions ----------------------------------------------------------------------- */
 
-int tide__mongo_begin(tide__mongo *store, mongoc_client_t *client,
+int tide__mongo_begin(tide__mongo *store, tide__connection *connection,
                       mongoc_client_session_t **session, tide_error *error) {
   tide__reply failed = {.answer = TIDE__REFUSED};
   mongoc_session_opt_t *how = mongoc_session_opts_new();
@@ -389,7 +403,7 @@ int tide__mongo_begin(tide__mongo *store, mongoc_client_t *client,
   mongoc_transaction_opts_set_read_concern(options, read);
   mongoc_transaction_opts_set_write_concern(options, write);
   int code = TIDE_OK;
-  *session = mongoc_client_start_session(client, how, &failed.error);
+  *session = mongoc_client_start_session(tide__mongo_client(connection), how, &failed.error);
   if (*session == NULL) {
     failed.answer = answer_of_client(&failed.error);
     code = tide__mongo_fail(store, "beginning a transaction", &failed, error);

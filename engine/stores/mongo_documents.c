@@ -84,15 +84,16 @@ int tide__mongo_get_document(tide_store *base, const char *name, const char *pat
                              const char *writer, tide_bytes *body, int64_t *reflects,
                              tide_error *error) {
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
+  tide__connection *connection;
   tide__reply reply;
   stored document;
   *reflects = 0;
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
-  if (code == TIDE_OK) code = tide__mongo_know((tide__mongo *)base, client, tenant, error);
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
+  if (code == TIDE_OK) code = tide__mongo_know((tide__mongo *)base, connection, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant)) {
     bson_t *command = find_document(path);
-    code = tide__mongo_ask((tide__mongo *)base, client, tenant->database, command, &reply, error);
+    code =
+        tide__mongo_ask((tide__mongo *)base, connection, tenant->database, command, &reply, error);
     if (code == TIDE_OK && !read_stored(&reply, &document)) code = damaged(path, error);
     if (code == TIDE_OK && document.body != NULL)
       code = copy_bytes(body, document.body, document.size, error);
@@ -100,7 +101,7 @@ int tide__mongo_get_document(tide_store *base, const char *name, const char *pat
     tide__reply_free(&reply);
     bson_destroy(command);
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }
 
@@ -189,7 +190,7 @@ static bson_t *write_command(const tide_document *documents, size_t count, size_
 
 /* Without a session each command is by itself, and sent again until it is resolved: to write
 ** or delete the same once more changes nothing. Only there are marks needed. */
-static int write_all(tide__mongo *store, mongoc_client_t *client, const char *database,
+static int write_all(tide__mongo *store, tide__connection *connection, const char *database,
                      mongoc_client_session_t *session, const tide_document *documents, size_t count,
                      tide__reply *reply, tide_error *error) {
   int code = TIDE_OK;
@@ -201,9 +202,9 @@ static int write_all(tide__mongo *store, mongoc_client_t *client, const char *da
       if (command == NULL) break;
       tide__reply_free(reply);
       if (session != NULL)
-        tide__mongo_write(client, database, command, session, reply);
+        tide__mongo_write(connection, database, command, session, reply);
       else
-        code = tide__mongo_do(store, client, database, command, reply, error);
+        code = tide__mongo_do(store, connection, database, command, reply, error);
       bson_destroy(command);
     }
   }
@@ -303,7 +304,7 @@ static int64_t matched(const tide__reply *reply) {
 }
 
 /* Reads the document, and writes it if nobody changes it in between; until it is done. */
-static int write_forward(tide__mongo *store, mongoc_client_t *client, const char *database,
+static int write_forward(tide__mongo *store, tide__connection *connection, const char *database,
                          const tide_document *documents, size_t count, size_t index,
                          tide_error *error) {
   tide__patience patience = tide__patience_begin(store);
@@ -312,7 +313,7 @@ static int write_forward(tide__mongo *store, mongoc_client_t *client, const char
     tide__reply found, written;
     stored before;
     bson_t *command = find_document(last->path);
-    int code = tide__mongo_ask(store, client, database, command, &found, error);
+    int code = tide__mongo_ask(store, connection, database, command, &found, error);
     bson_destroy(command);
     if (code == TIDE_OK && !read_stored(&found, &before)) code = damaged(last->path, error);
     progress is = code == TIDE_OK ? compare_marks(&before, documents, count, last->path) : TORN;
@@ -324,7 +325,7 @@ static int write_forward(tide__mongo *store, mongoc_client_t *client, const char
       return code;
     }
     command = forward_command(&before, last, documents, count);
-    tide__mongo_write(client, database, command, NULL, &written);
+    tide__mongo_write(connection, database, command, NULL, &written);
     bson_destroy(command);
     bool done = written.answer == TIDE__DONE && matched(&written) > 0;
     if (written.answer == TIDE__REFUSED)
@@ -337,30 +338,31 @@ static int write_forward(tide__mongo *store, mongoc_client_t *client, const char
   }
 }
 
-int tide__mongo_write_documents(tide__mongo *store, mongoc_client_t *client, const char *database,
-                                mongoc_client_session_t *session, const tide_document *documents,
-                                size_t count, tide__reply *reply, tide_error *error) {
+int tide__mongo_write_documents(tide__mongo *store, tide__connection *connection,
+                                const char *database, mongoc_client_session_t *session,
+                                const tide_document *documents, size_t count, tide__reply *reply,
+                                tide_error *error) {
   if (session != NULL)
-    return write_all(store, client, database, session, documents, count, reply, error);
+    return write_all(store, connection, database, session, documents, count, reply, error);
   memset(reply, 0, sizeof *reply);
   bson_init(&reply->bson);
   int code = TIDE_OK;
   for (size_t i = 0; i < count && code == TIDE_OK; i++)
     if (is_last(documents, count, i))
-      code = write_forward(store, client, database, documents, count, i, error);
+      code = write_forward(store, connection, database, documents, count, i, error);
   return code;
 }
 
 /* One transaction, tried until it is resolved: the same documents once more change nothing. */
-static int put_together(tide__mongo *store, mongoc_client_t *client, const char *database,
+static int put_together(tide__mongo *store, tide__connection *connection, const char *database,
                         const tide_document *documents, size_t count, tide_error *error) {
   tide__patience patience = tide__patience_begin(store);
   for (;;) {
     tide__reply reply;
     mongoc_client_session_t *session = NULL;
-    int code = tide__mongo_begin(store, client, &session, error);
+    int code = tide__mongo_begin(store, connection, &session, error);
     if (code != TIDE_OK) return code;
-    code = write_all(store, client, database, session, documents, count, &reply, error);
+    code = write_all(store, connection, database, session, documents, count, &reply, error);
     if (reply.answer == TIDE__DONE) {
       tide__reply_free(&reply);
       tide__mongo_commit(session, &patience, &reply);
@@ -378,28 +380,28 @@ int tide__mongo_put_documents(tide_store *base, const char *name, const tide_doc
                               size_t count, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
+  tide__connection *connection;
   bool any = false, marked = false, able = false; /* deleting makes no tenant */
   for (size_t i = 0; i < count; i++) {
     any = any || documents[i].body != NULL;
     marked = marked || documents[i].writer != NULL;
   }
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code == TIDE_OK)
-    code = any ? tide__mongo_make(store, client, tenant, error)
-               : tide__mongo_know(store, client, tenant, error);
+    code = any ? tide__mongo_make(store, connection, tenant, error)
+               : tide__mongo_know(store, connection, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant)) {
     if (count > 1 || marked)
-      code = tide__mongo_transactions(store, client, tenant->database, &able, error);
+      code = tide__mongo_transactions(store, connection, tenant->database, &able, error);
     if (code == TIDE_OK && able) {
-      code = put_together(store, client, tenant->database, documents, count, error);
+      code = put_together(store, connection, tenant->database, documents, count, error);
     } else if (code == TIDE_OK) {
       tide__reply reply;
-      code = write_all(store, client, tenant->database, NULL, documents, count, &reply, error);
+      code = write_all(store, connection, tenant->database, NULL, documents, count, &reply, error);
       tide__reply_free(&reply);
     }
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }
 
@@ -418,23 +420,24 @@ int tide__mongo_list_documents(tide_store *base, const char *name, const char *p
                                const char *after, size_t limit, tide_bytes *paths, size_t *count,
                                tide_error *error) {
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
+  tide__connection *connection;
   tide__names list = {.limit = limit, .prefix = prefix};
   bool behind = after != NULL && strcmp(after, prefix) >= 0;
   bson_strncpy(list.last, behind ? after : prefix, sizeof list.last);
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
-  if (code == TIDE_OK) code = tide__mongo_know((tide__mongo *)base, client, tenant, error);
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
+  if (code == TIDE_OK) code = tide__mongo_know((tide__mongo *)base, connection, tenant, error);
   while (code == TIDE_OK && tide__mongo_is_known(tenant) && !list.ended && list.count < limit) {
     tide__reply reply;
     size_t left = limit - list.count, page = left < LIST_PAGE ? left : LIST_PAGE;
     bson_t *command = list_command(behind ? "$gt" : "$gte", list.last, (int64_t)page);
-    code = tide__mongo_ask((tide__mongo *)base, client, tenant->database, command, &reply, error);
+    code =
+        tide__mongo_ask((tide__mongo *)base, connection, tenant->database, command, &reply, error);
     if (code == TIDE_OK) code = tide__names_keep(&list, &reply, page, error);
     tide__reply_free(&reply);
     bson_destroy(command);
     behind = true;
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   if (code != TIDE_OK) {
     tide__bytes_free(&list.names);
     return code;
@@ -482,20 +485,21 @@ static int read_snapshot(const tide__reply *reply, tide_snapshot *to, tide_error
 int tide__mongo_get_snapshot(tide_store *base, const char *name, const char *type, const char *id,
                              tide_snapshot *snapshot, tide_error *error) {
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
+  tide__connection *connection;
   tide__reply reply;
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
-  if (code == TIDE_OK) code = tide__mongo_know((tide__mongo *)base, client, tenant, error);
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
+  if (code == TIDE_OK) code = tide__mongo_know((tide__mongo *)base, connection, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant)) {
     bson_t *command = BCON_NEW("find", BCON_UTF8("snapshots"), "filter", "{", "_id", "{", "type",
                                BCON_UTF8(type), "id", BCON_UTF8(id), "}", "}", "limit",
                                BCON_INT64(1), "singleBatch", BCON_BOOL(true));
-    code = tide__mongo_ask((tide__mongo *)base, client, tenant->database, command, &reply, error);
+    code =
+        tide__mongo_ask((tide__mongo *)base, connection, tenant->database, command, &reply, error);
     if (code == TIDE_OK) code = read_snapshot(&reply, snapshot, error);
     tide__reply_free(&reply);
     bson_destroy(command);
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }
 
@@ -530,39 +534,39 @@ static bson_t *snapshot_command(const char *type, const char *id, const tide_sna
 }
 
 /* How many events the aggregate has; what is known may lie behind, and is then asked for. */
-static int count_events(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
-                        const char *type, const char *id, int64_t at_least, int64_t *events,
-                        tide_error *error) {
+static int count_events(tide__mongo *store, tide__connection *connection,
+                        tide__mongo_tenant *tenant, const char *type, const char *id,
+                        int64_t at_least, int64_t *events, tide_error *error) {
   *events = 0;
-  int code = tide__mongo_know(store, client, tenant, error);
+  int code = tide__mongo_know(store, connection, tenant, error);
   if (code != TIDE_OK || !tide__mongo_is_known(tenant)) return code;
   (void)pthread_mutex_lock(&tenant->lock);
   *events = tide__mongo_known_next(tenant, type, id);
   (void)pthread_mutex_unlock(&tenant->lock);
   if (*events > at_least) return TIDE_OK;
-  return tide__mongo_find_next(store, client, tenant, type, id, events, error);
+  return tide__mongo_find_next(store, connection, tenant, type, id, events, error);
 }
 
 int tide__mongo_put_snapshot(tide_store *base, const char *name, const char *type, const char *id,
                              const tide_snapshot *snapshot, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
+  tide__connection *connection;
   tide__reply reply;
   int64_t events = 0;
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code == TIDE_OK)
-    code = count_events(store, client, tenant, type, id, snapshot->version, &events, error);
+    code = count_events(store, connection, tenant, type, id, snapshot->version, &events, error);
   if (code == TIDE_OK && snapshot->version >= events)
     code = tide__fail(error, TIDE_INVALID_ARGUMENT, "version",
                       "a snapshot of version %lld, but the aggregate has %lld events",
                       (long long)snapshot->version, (long long)events);
   if (code == TIDE_OK) {
     bson_t *command = snapshot_command(type, id, snapshot);
-    code = tide__mongo_do(store, client, tenant->database, command, &reply, error);
+    code = tide__mongo_do(store, connection, tenant->database, command, &reply, error);
     tide__reply_free(&reply);
     bson_destroy(command);
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }

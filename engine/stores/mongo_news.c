@@ -47,13 +47,15 @@ static bool has_failed(mongoc_change_stream_t *stream, bool *fatal) {
   return true;
 }
 
-bool tide__mongo_change_streams(tide__mongo *store, mongoc_client_t *client, const char *database) {
+bool tide__mongo_change_streams(tide__mongo *store, tide__connection *connection,
+                                const char *database) {
   bool fatal;
   if (atomic_load(&store->change_streams) != TIDE__UNKNOWN)
     return atomic_load(&store->change_streams) == TIDE__ABLE;
   bson_t all = BSON_INITIALIZER;
   bson_t *options = BCON_NEW("maxAwaitTimeMS", BCON_INT64(1));
-  mongoc_collection_t *events = mongoc_client_get_collection(client, database, "events");
+  mongoc_collection_t *events =
+      mongoc_client_get_collection(tide__mongo_client(connection), database, "events");
   mongoc_change_stream_t *stream = mongoc_collection_watch(events, &all, options);
   if (!has_failed(stream, &fatal))
     atomic_store(&store->change_streams, TIDE__ABLE);
@@ -88,9 +90,9 @@ static mongoc_change_stream_t *open_stream(tide__mongo *store, mongoc_collection
   return NULL;
 }
 
-static int look_at_tail(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
-                        int64_t *head, tide_error *error) {
-  int code = tide__mongo_catch_up(store, client, tenant, NULL, error);
+static int look_at_tail(tide__mongo *store, tide__connection *connection,
+                        tide__mongo_tenant *tenant, int64_t *head, tide_error *error) {
+  int code = tide__mongo_catch_up(store, connection, tenant, NULL, error);
   (void)pthread_mutex_lock(&tenant->lock);
   *head = tenant->head.position;
   (void)pthread_mutex_unlock(&tenant->lock);
@@ -99,17 +101,19 @@ static int look_at_tail(tide__mongo *store, mongoc_client_t *client, tide__mongo
 
 /* One wait on a stream of at most `wait` ms, with a look at the tail once it is open: what came
 ** before that, the stream may not tell. */
-static int wait_on_stream(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
-                          int64_t position, int64_t wait, int64_t *head, bool *waited,
-                          tide_error *error) {
+static int wait_on_stream(tide__mongo *store, tide__connection *connection,
+                          tide__mongo_tenant *tenant, int64_t position, int64_t wait, int64_t *head,
+                          bool *waited, tide_error *error) {
   bool fatal;
   const bson_t *news;
   *waited = false;
-  mongoc_collection_t *events = mongoc_client_get_collection(client, tenant->database, "events");
+  mongoc_collection_t *events =
+      mongoc_client_get_collection(tide__mongo_client(connection), tenant->database, "events");
+  connection->pinned = true; /* the stream is its client's */
   mongoc_change_stream_t *stream = open_stream(store, events, tenant, wait);
   int code = TIDE_OK;
   if (stream != NULL) {
-    code = look_at_tail(store, client, tenant, head, error);
+    code = look_at_tail(store, connection, tenant, head, error);
     *waited = code == TIDE_OK && *head <= position;
     if (*waited) (void)mongoc_change_stream_next(stream, &news); /* it wakes, and tells no more */
     bool failed = has_failed(stream, &fatal);
@@ -118,6 +122,7 @@ static int wait_on_stream(tide__mongo *store, mongoc_client_t *client, tide__mon
     mongoc_change_stream_destroy(stream);
   }
   mongoc_collection_destroy(events);
+  connection->pinned = false;
   return code;
 }
 
@@ -127,22 +132,22 @@ int tide__mongo_wait(tide_store *base, const char *name, int64_t position, int64
   const int64_t end = tide__monotonic() + timeout;
   int64_t pause = 1;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  tide__connection *connection;
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
-  code = tide__mongo_look(store, client, tenant, error);
+  code = tide__mongo_look(store, connection, tenant, error);
   for (;;) {
-    if (code == TIDE_OK) code = look_at_tail(store, client, tenant, head, error);
+    if (code == TIDE_OK) code = look_at_tail(store, connection, tenant, head, error);
     int64_t left = end - tide__monotonic();
     if (code != TIDE_OK || *head > position || left <= 0) break;
     bool waited = false;
     if (tide__mongo_is_known(tenant) && atomic_load(&store->change_streams) != TIDE__UNABLE)
-      code = wait_on_stream(store, client, tenant, position, left < SLICE ? left : SLICE, head,
+      code = wait_on_stream(store, connection, tenant, position, left < SLICE ? left : SLICE, head,
                             &waited, error);
     if (waited || *head > position) continue;
     tide__mongo_sleep(pause < left ? pause : left);
     pause = pause < 50 ? pause * 2 : 100;
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }

@@ -48,14 +48,43 @@ static int new_client(tide__mongo *store, const mongoc_uri_t *uri, mongoc_client
   return fail_client(store, &why, error);
 }
 
+mongoc_client_t *tide__mongo_client(tide__connection *connection) {
+  mongoc_client_t *fresh;
+  if (!connection->broken || connection->pinned) return connection->client;
+  connection->broken = false;
+  /* where none can be had the old one says why */
+  if (new_client(connection->store, connection->store->uri.uri, &fresh, NULL) != TIDE_OK)
+    return connection->client;
+  mongoc_client_destroy(connection->client);
+  connection->client = fresh;
+  return fresh;
+}
+
+static void free_connection(tide__connection *connection) {
+  if (connection->client != NULL) mongoc_client_destroy(connection->client);
+  free(connection);
+}
+
+static int new_connection(tide__mongo *store, const mongoc_uri_t *uri, tide__connection **made,
+                          tide_error *error) {
+  *made = calloc(1, sizeof **made);
+  if (*made == NULL) return tide__fail_memory(error);
+  (*made)->store = store;
+  int code = new_client(store, uri, &(*made)->client, error);
+  if (code == TIDE_OK) return code;
+  free(*made);
+  *made = NULL;
+  return code;
+}
+
 /* ---- Who is there -------------------------------------------------------------------------- */
 
-static bool ask(mongoc_client_t *client, const char *command, const char *version,
+static bool ask(tide__connection *connection, const char *command, const char *version,
                 tide__reply *reply) {
   bson_t asked = BSON_INITIALIZER;
   BSON_APPEND_INT32(&asked, command, 1);
   if (version != NULL) BSON_APPEND_UTF8(&asked, "apiVersion", version);
-  tide__mongo_command(client, "admin", &asked, reply);
+  tide__mongo_command(connection, "admin", &asked, reply);
   bson_destroy(&asked);
   return reply->answer == TIDE__DONE;
 }
@@ -66,9 +95,9 @@ static const char *text_field(const bson_t *bson, const char *key) {
                                                                         : NULL;
 }
 
-static void name_server(tide__mongo *store, mongoc_client_t *client, const bson_t *hello) {
+static void name_server(tide__mongo *store, tide__connection *connection, const bson_t *hello) {
   tide__reply build;
-  bool known = ask(client, "buildInfo", NULL, &build);
+  bool known = ask(connection, "buildInfo", NULL, &build);
   const char *version = known ? text_field(&build.bson, "version") : NULL;
   const char *set = text_field(hello, "setName"), *router = text_field(hello, "msg");
   bool balanced = mongoc_uri_get_option_as_bool(store->uri.uri, MONGOC_URI_LOADBALANCED, false);
@@ -83,7 +112,7 @@ static void name_server(tide__mongo *store, mongoc_client_t *client, const bson_
 
 int tide__mongo_meet(tide__mongo *store, tide_error *error) {
   tide__reply hello, ping;
-  mongoc_client_t *client;
+  tide__connection *connection;
   mongoc_uri_t *uri = mongoc_uri_copy(store->uri.uri);
   /* One host that refuses is not waited for; of several, one may be about to be elected. */
   const mongoc_host_list_t *hosts = mongoc_uri_get_hosts(uri);
@@ -91,40 +120,40 @@ int tide__mongo_meet(tide__mongo *store, tide_error *error) {
                  mongoc_uri_get_replica_set(uri) != NULL ||
                  mongoc_uri_get_srv_hostname(uri) != NULL;
   (void)mongoc_uri_set_option_as_bool(uri, MONGOC_URI_SERVERSELECTIONTRYONCE, !several);
-  int code = new_client(store, uri, &client, error);
+  int code = new_connection(store, uri, &connection, error);
   mongoc_uri_destroy(uri);
   if (code != TIDE_OK) return code;
-  if (!ask(client, "hello", NULL, &hello) && hello.code != 0) {
+  if (!ask(connection, "hello", NULL, &hello) && hello.code != 0) {
     tide__reply_free(&hello);
-    (void)ask(client, "isMaster", NULL, &hello); /* what it was called before */
+    (void)ask(connection, "isMaster", NULL, &hello); /* what it was called before */
   }
   if (hello.answer != TIDE__DONE) {
     code = tide__mongo_fail(store, "connecting", &hello, error);
   } else {
-    name_server(store, client, &hello.bson);
-    store->versioned = ask(client, "ping", "1", &ping);
+    name_server(store, connection, &hello.bson);
+    store->versioned = ask(connection, "ping", "1", &ping);
     tide__reply_free(&ping);
   }
   tide__reply_free(&hello);
-  mongoc_client_destroy(client);
+  free_connection(connection);
   return code;
 }
 
 /* ---- The pool ---------------------------------------------------------------------------------
  */
 
-int tide__mongo_pop(tide__mongo *store, mongoc_client_t **client, tide_error *error) {
+int tide__mongo_pop(tide__mongo *store, tide__connection **connection, tide_error *error) {
   struct timespec until;
   int waited = 0, code = TIDE_OK;
   int most = mongoc_uri_get_option_as_int32(store->uri.uri, MONGOC_URI_MAXPOOLSIZE, CONNECTIONS);
-  *client = NULL;
+  *connection = NULL;
   (void)clock_gettime(CLOCK_REALTIME, &until); /* this clock is always there */
   until.tv_sec += store->patience / 1000 + 1;
   (void)pthread_mutex_lock(&store->lock);
   while (store->idle_count == 0 && store->clients >= most && waited == 0)
     waited = pthread_cond_timedwait(&store->returned, &store->lock, &until);
   if (store->idle_count > 0) {
-    *client = store->idle[--store->idle_count];
+    *connection = store->idle[--store->idle_count];
   } else if (waited != 0) {
     code = tide__fail_store(error, 1, "all of %d connections to MongoDB at %.100s are in use", most,
                             store->uri.place);
@@ -132,8 +161,8 @@ int tide__mongo_pop(tide__mongo *store, mongoc_client_t **client, tide_error *er
     store->clients++;
   }
   (void)pthread_mutex_unlock(&store->lock);
-  if (*client != NULL || code != TIDE_OK) return code;
-  code = new_client(store, store->uri.uri, client, error);
+  if (*connection != NULL || code != TIDE_OK) return code;
+  code = new_connection(store, store->uri.uri, connection, error);
   if (code == TIDE_OK) return code;
   (void)pthread_mutex_lock(&store->lock);
   store->clients--;
@@ -142,12 +171,12 @@ int tide__mongo_pop(tide__mongo *store, mongoc_client_t **client, tide_error *er
   return code;
 }
 
-void tide__mongo_push(tide__mongo *store, mongoc_client_t *client) {
-  if (client == NULL) return;
+void tide__mongo_push(tide__mongo *store, tide__connection *connection) {
+  if (connection == NULL) return;
   (void)pthread_mutex_lock(&store->lock);
   if (store->idle_count == store->idle_room) {
     size_t room = store->idle_room == 0 ? 8 : store->idle_room * 2;
-    mongoc_client_t **grown = realloc(store->idle, room * sizeof(mongoc_client_t *));
+    tide__connection **grown = realloc(store->idle, room * sizeof(tide__connection *));
     if (grown != NULL) {
       store->idle = grown;
       store->idle_room = room;
@@ -155,26 +184,26 @@ void tide__mongo_push(tide__mongo *store, mongoc_client_t *client) {
   }
   bool kept = store->idle_count < store->idle_room;
   if (kept)
-    store->idle[store->idle_count++] = client;
+    store->idle[store->idle_count++] = connection;
   else
     store->clients--;
   (void)pthread_cond_signal(&store->returned);
   (void)pthread_mutex_unlock(&store->lock);
-  if (!kept) mongoc_client_destroy(client);
+  if (!kept) free_connection(connection);
 }
 
 void tide__mongo_close_pool(tide__mongo *store) {
   for (size_t i = 0; i < store->idle_count; i++)
-    mongoc_client_destroy(store->idle[i]);
+    free_connection(store->idle[i]);
   free(store->idle);
 }
 
 int tide__mongo_enter(tide_store *base, const char *name, tide__mongo_tenant **tenant,
-                      mongoc_client_t **client, tide_error *error) {
+                      tide__connection **connection, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
-  *client = NULL;
+  *connection = NULL;
   int code = tide__mongo_take(store, name, tenant, error);
-  if (code == TIDE_OK) code = tide__mongo_pop(store, client, error);
+  if (code == TIDE_OK) code = tide__mongo_pop(store, connection, error);
   if (code != TIDE_OK) {
     tide__mongo_give(store, *tenant);
     *tenant = NULL;
@@ -182,8 +211,8 @@ int tide__mongo_enter(tide_store *base, const char *name, tide__mongo_tenant **t
   return code;
 }
 
-void tide__mongo_leave(tide_store *base, tide__mongo_tenant *tenant, mongoc_client_t *client) {
+void tide__mongo_leave(tide_store *base, tide__mongo_tenant *tenant, tide__connection *connection) {
   tide__mongo *store = (tide__mongo *)base;
-  tide__mongo_push(store, client);
+  tide__mongo_push(store, connection);
   tide__mongo_give(store, tenant);
 }

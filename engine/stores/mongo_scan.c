@@ -96,19 +96,19 @@ static bson_t *page_command(const mongo_scan *scan, const char *relation, int64_
   return command;
 }
 
-static int read_commits(const mongo_scan *scan, mongoc_client_t *client,
+static int read_commits(const mongo_scan *scan, tide__connection *connection,
                         const tide__mongo_tenant *tenant, const char *relation, int64_t start,
                         int sort, int64_t limit, tide__reply *reply, tide_error *error) {
   bson_t *command = page_command(scan, relation, start, sort, limit);
-  int code = tide__mongo_ask((tide__mongo *)scan->base.store, client, tenant->database, command,
+  int code = tide__mongo_ask((tide__mongo *)scan->base.store, connection, tenant->database, command,
                              reply, error);
   bson_destroy(command);
   return code;
 }
 
 /* Where a forward scan starts: at the commit that holds `from`, which may begin before it. */
-static int find_start(const mongo_scan *scan, mongoc_client_t *client, tide__mongo_tenant *tenant,
-                      int64_t *start, tide_error *error) {
+static int find_start(const mongo_scan *scan, tide__connection *connection,
+                      tide__mongo_tenant *tenant, int64_t *start, tide_error *error) {
   tide__reply reply;
   bson_iter_t documents;
   tide_commit before;
@@ -117,7 +117,7 @@ static int find_start(const mongo_scan *scan, mongoc_client_t *client, tide__mon
                                     : tide__mongo_known_next(tenant, scan->type, scan->id);
   (void)pthread_mutex_unlock(&tenant->lock);
   if (edge == scan->next) return TIDE_OK; /* a commit ends there: so most readers go on */
-  int code = read_commits(scan, client, tenant, "$lt", scan->next, -1, 1, &reply, error);
+  int code = read_commits(scan, connection, tenant, "$lt", scan->next, -1, 1, &reply, error);
   if (code == TIDE_OK && tide__batch(&reply, &documents) && bson_iter_next(&documents)) {
     code = tide__mongo_parse(&documents, false, &before, NULL, error);
     int64_t key = scan->type == NULL ? before.position : before.version;
@@ -137,23 +137,25 @@ static int64_t first_key(const mongo_scan *scan) {
   return bson_iter_int64(&field);
 }
 
-static int read_page(mongo_scan *scan, mongoc_client_t *client, tide__mongo_tenant *tenant,
+static int read_page(mongo_scan *scan, tide__connection *connection, tide__mongo_tenant *tenant,
                      tide_error *error) {
   const char *relation = scan->backwards ? "$lte" : "$gte";
   int sort = scan->backwards ? -1 : 1;
   int64_t start = scan->next, wanted = scan->page;
   if (scan->limit >= 0 && scan->limit < wanted) wanted = scan->limit;
   drop_page(scan);
-  int code = read_commits(scan, client, tenant, relation, start, sort, wanted, &scan->reply, error);
+  int code =
+      read_commits(scan, connection, tenant, relation, start, sort, wanted, &scan->reply, error);
   scan->has_reply = true;
   if (code != TIDE_OK) return code;
   if (!tide__batch(&scan->reply, &scan->documents))
     return tide__fail_store(error, 0, "MongoDB gave an answer without documents");
   if (!scan->found && !scan->backwards && scan->next > 0 && first_key(scan) != scan->next) {
-    code = find_start(scan, client, tenant, &start, error);
+    code = find_start(scan, connection, tenant, &start, error);
     if (code == TIDE_OK && start != scan->next) {
       drop_page(scan);
-      code = read_commits(scan, client, tenant, relation, start, sort, wanted, &scan->reply, error);
+      code = read_commits(scan, connection, tenant, relation, start, sort, wanted, &scan->reply,
+                          error);
       scan->has_reply = true;
       if (code == TIDE_OK && !tide__batch(&scan->reply, &scan->documents))
         code = tide__fail_store(error, 0, "MongoDB gave an answer without documents");
@@ -207,13 +209,13 @@ static int next_in_page(mongo_scan *scan, bool *got, tide_error *error) {
   return tide__mongo_parse(&scan->documents, true, &scan->commit, NULL, error);
 }
 
-static int next_commit(mongo_scan *scan, mongoc_client_t *client, tide__mongo_tenant *tenant,
+static int next_commit(mongo_scan *scan, tide__connection *connection, tide__mongo_tenant *tenant,
                        bool *got, tide_error *error) {
   tide__patience patience = tide__patience_begin((tide__mongo *)scan->base.store);
   for (;;) {
     int code = next_in_page(scan, got, error);
     if (code == TIDE_OK && !*got) {
-      code = read_page(scan, client, tenant, error);
+      code = read_page(scan, connection, tenant, error);
       if (code == TIDE_OK) code = next_in_page(scan, got, error);
     }
     if (code != TIDE_OK) {
@@ -242,13 +244,13 @@ static int next_commit(mongo_scan *scan, mongoc_client_t *client, tide__mongo_te
 static int fetch_commit(mongo_scan *scan, bool *got, tide_error *error) {
   tide__mongo *store = (tide__mongo *)scan->base.store;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
-  int code = tide__mongo_enter(scan->base.store, scan->tenant, &tenant, &client, error);
+  tide__connection *connection;
+  int code = tide__mongo_enter(scan->base.store, scan->tenant, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
-  code = tide__mongo_know(store, client, tenant, error);
+  code = tide__mongo_know(store, connection, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant))
-    code = next_commit(scan, client, tenant, got, error);
-  tide__mongo_leave(scan->base.store, tenant, client);
+    code = next_commit(scan, connection, tenant, got, error);
+  tide__mongo_leave(scan->base.store, tenant, connection);
   return code;
 }
 

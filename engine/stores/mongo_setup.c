@@ -41,14 +41,14 @@ static int read_mark(const tide__mongo_tenant *tenant, const tide__reply *reply,
   return TIDE_OK;
 }
 
-int tide__mongo_know(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
+int tide__mongo_know(tide__mongo *store, tide__connection *connection, tide__mongo_tenant *tenant,
                      tide_error *error) {
   bool found = false;
   tide__reply reply;
   if (tide__mongo_is_known(tenant)) return TIDE_OK;
   bson_t *command = BCON_NEW("find", BCON_UTF8("tidelog"), "filter", "{", "_id", BCON_UTF8("store"),
                              "}", "limit", BCON_INT32(1), "singleBatch", BCON_BOOL(true));
-  int code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
+  int code = tide__mongo_ask(store, connection, tenant->database, command, &reply, error);
   if (code == TIDE_OK) code = read_mark(tenant, &reply, &found, error);
   tide__reply_free(&reply);
   bson_destroy(command);
@@ -61,14 +61,14 @@ int tide__mongo_know(tide__mongo *store, mongoc_client_t *client, tide__mongo_te
 
 /* ---- Collections and indexes -------------------------------------------------------------- */
 
-static int create_collection(tide__mongo *store, mongoc_client_t *client, const char *database,
+static int create_collection(tide__mongo *store, tide__connection *connection, const char *database,
                              const char *name, tide_error *error) {
   tide__patience patience = tide__patience_begin(store);
   bson_t *command = BCON_NEW("create", BCON_UTF8(name));
   for (;;) {
     tide__reply reply;
     int code = TIDE_OK;
-    tide__mongo_write(client, database, command, NULL, &reply);
+    tide__mongo_write(connection, database, command, NULL, &reply);
     bool again = reply.answer == TIDE__UNRESOLVED && tide__patience_again(&patience);
     /* Where it may not be made by us, somebody has made it, or the next step says so. */
     if (reply.answer != TIDE__DONE && reply.code != NAMESPACE_EXISTS &&
@@ -91,17 +91,14 @@ static bson_t *indexes_command(void) {
 }
 
 /* Both unique indexes, by their keys: who made them may have named them otherwise. */
-static int check_indexes(tide__mongo *store, mongoc_client_t *client, const char *database,
+static int check_indexes(tide__mongo *store, tide__connection *connection, const char *database,
                          tide_error *error) {
   static const char *const keys[] = {"version", "commandId"};
   bool has[2] = {false, false};
   bson_iter_t indexes, index, field;
   tide__reply reply;
   bson_t *command = BCON_NEW("listIndexes", BCON_UTF8("events"), "cursor", "{", "}");
-  memset(&reply, 0, sizeof reply);
-  bool done =
-      mongoc_client_command_simple(client, database, command, NULL, &reply.bson, &reply.error);
-  tide__reply_read(&reply, done);
+  tide__mongo_command(connection, database, command, &reply);
   bson_destroy(command);
   if (reply.answer == TIDE__DONE && tide__batch(&reply, &indexes)) {
     while (bson_iter_next(&indexes)) {
@@ -137,34 +134,34 @@ static int check_indexes(tide__mongo *store, mongoc_client_t *client, const char
   return code;
 }
 
-static int create_indexes(tide__mongo *store, mongoc_client_t *client, const char *database,
+static int create_indexes(tide__mongo *store, tide__connection *connection, const char *database,
                           tide_error *error) {
   tide__reply reply;
   bson_t *command = indexes_command();
-  int code = tide__mongo_do(store, client, database, command, &reply, error);
+  int code = tide__mongo_do(store, connection, database, command, &reply, error);
   bool denied = reply.code == UNAUTHORIZED || reply.code == UNAUTHORIZED_ATLAS;
   if (code == TIDE_OK && reply.answer == TIDE__DUPLICATE)
     code = tide__mongo_fail(store, "creating indexes over what is there", &reply, error);
   tide__reply_free(&reply);
   bson_destroy(command);
   /* Whose role may not make them can use those that others made. */
-  return denied ? check_indexes(store, client, database, error) : code;
+  return denied ? check_indexes(store, connection, database, error) : code;
 }
 
 /* A database without our mark that has events already is somebody else's. */
-static int check_foreign(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
-                         tide_error *error) {
+static int check_foreign(tide__mongo *store, tide__connection *connection,
+                         tide__mongo_tenant *tenant, tide_error *error) {
   tide__reply reply;
   bson_iter_t documents;
   bson_t *command = BCON_NEW("find", BCON_UTF8("events"), "filter", "{", "}", "limit",
                              BCON_INT32(1), "singleBatch", BCON_BOOL(true));
-  int code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
+  int code = tide__mongo_ask(store, connection, tenant->database, command, &reply, error);
   bool any = code == TIDE_OK && tide__batch(&reply, &documents) && bson_iter_next(&documents);
   tide__reply_free(&reply);
   bson_destroy(command);
   if (code != TIDE_OK || !any) return code;
   /* Another process may have made the tenant, and written to it, since we looked. */
-  code = tide__mongo_know(store, client, tenant, error);
+  code = tide__mongo_know(store, connection, tenant, error);
   if (code != TIDE_OK || tide__mongo_is_known(tenant)) return code;
   return tide__fail_store(error, 0,
                           "the database %s has a collection events, but no mark of Tidelog: it is "
@@ -172,32 +169,32 @@ static int check_foreign(tide__mongo *store, mongoc_client_t *client, tide__mong
                           tenant->database);
 }
 
-static int write_mark(tide__mongo *store, mongoc_client_t *client, const char *database,
+static int write_mark(tide__mongo *store, tide__connection *connection, const char *database,
                       tide_error *error) {
   tide__reply reply;
   bson_t *command =
       BCON_NEW("insert", BCON_UTF8("tidelog"), "documents", "[", "{", "_id", BCON_UTF8("store"),
                "application", BCON_UTF8("tidelog"), "format", BCON_INT32(FORMAT), "}", "]");
-  int code = tide__mongo_do(store, client, database, command, &reply, error);
+  int code = tide__mongo_do(store, connection, database, command, &reply, error);
   tide__reply_free(&reply);
   bson_destroy(command);
   return code;
 }
 
-int tide__mongo_make(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
+int tide__mongo_make(tide__mongo *store, tide__connection *connection, tide__mongo_tenant *tenant,
                      tide_error *error) {
   static const char *const collections[] = {"threads", "documents", "snapshots"};
   (void)pthread_mutex_lock(&tenant->lock);
   bool ready = tenant->ready;
   (void)pthread_mutex_unlock(&tenant->lock);
   if (ready) return TIDE_OK;
-  int code = tide__mongo_know(store, client, tenant, error);
+  int code = tide__mongo_know(store, connection, tenant, error);
   bool known = tide__mongo_is_known(tenant);
-  if (code == TIDE_OK && !known) code = check_foreign(store, client, tenant, error);
-  if (code == TIDE_OK) code = create_indexes(store, client, tenant->database, error);
+  if (code == TIDE_OK && !known) code = check_foreign(store, connection, tenant, error);
+  if (code == TIDE_OK) code = create_indexes(store, connection, tenant->database, error);
   for (size_t i = 0; i < 3 && code == TIDE_OK && !known; i++)
-    code = create_collection(store, client, tenant->database, collections[i], error);
-  if (code == TIDE_OK && !known) code = write_mark(store, client, tenant->database, error);
+    code = create_collection(store, connection, tenant->database, collections[i], error);
+  if (code == TIDE_OK && !known) code = write_mark(store, connection, tenant->database, error);
   if (code != TIDE_OK) return code;
   (void)pthread_mutex_lock(&tenant->lock);
   tenant->known = tenant->ready = true;
@@ -208,28 +205,28 @@ int tide__mongo_make(tide__mongo *store, mongoc_client_t *client, tide__mongo_te
 int tide__mongo_setup(tide_store *base, const char *name, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  tide__connection *connection;
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
   (void)pthread_mutex_lock(&tenant->lock);
   tenant->ready = false; /* whoever asks for it wants it looked at */
   (void)pthread_mutex_unlock(&tenant->lock);
-  code = tide__mongo_make(store, client, tenant, error);
-  tide__mongo_leave(base, tenant, client);
+  code = tide__mongo_make(store, connection, tenant, error);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }
 
 /* ---- The check on demand --------------------------------------------------------------------- */
 
 /* No document of events has an _id that is no position: the order would not show it. */
-static int check_ids(tide__mongo *store, mongoc_client_t *client, const tide__mongo_tenant *tenant,
-                     tide_error *error) {
+static int check_ids(tide__mongo *store, tide__connection *connection,
+                     const tide__mongo_tenant *tenant, tide_error *error) {
   tide__reply reply;
   bson_iter_t documents;
   bson_t *command = BCON_NEW("find", BCON_UTF8("events"), "filter", "{", "_id", "{", "$not", "{",
                              "$type", BCON_UTF8("long"), "}", "}", "}", "limit", BCON_INT32(1),
                              "singleBatch", BCON_BOOL(true));
-  int code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
+  int code = tide__mongo_ask(store, connection, tenant->database, command, &reply, error);
   if (code == TIDE_OK && tide__batch(&reply, &documents) && bson_iter_next(&documents))
     code = tide__fail_store(error, 0,
                             "the database %s has a document in events that is no commit: its _id "
@@ -243,15 +240,15 @@ static int check_ids(tide__mongo *store, mongoc_client_t *client, const tide__mo
 int tide__mongo_check(tide_store *base, const char *name, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  tide__connection *connection;
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
-  code = tide__mongo_know(store, client, tenant, error);
+  code = tide__mongo_know(store, connection, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant)) {
-    code = check_indexes(store, client, tenant->database, error);
-    if (code == TIDE_OK) code = check_ids(store, client, tenant, error);
+    code = check_indexes(store, connection, tenant->database, error);
+    if (code == TIDE_OK) code = check_ids(store, connection, tenant, error);
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }
 
@@ -259,9 +256,10 @@ int tide__mongo_check(tide_store *base, const char *name, tide_error *error) {
  */
 
 /* The commit at or behind `position` in the order, forwards or backwards; *found false: none. */
-static int neighbour(tide__mongo *store, mongoc_client_t *client, const tide__mongo_tenant *tenant,
-                     const char *relation, int sort, int64_t position, const char *level,
-                     tide_commit *commit, bool *found, tide_error *error) {
+static int neighbour(tide__mongo *store, tide__connection *connection,
+                     const tide__mongo_tenant *tenant, const char *relation, int sort,
+                     int64_t position, const char *level, tide_commit *commit, bool *found,
+                     tide_error *error) {
   tide__reply reply;
   bson_iter_t documents;
   bson_t *command =
@@ -271,7 +269,7 @@ static int neighbour(tide__mongo *store, mongoc_client_t *client, const tide__mo
                BCON_INT32(0), "}", "maxTimeMS", BCON_INT32(10000));
   *found = false;
   memset(commit, 0, sizeof *commit);
-  tide__mongo_read(client, tenant->database, command, level, &reply);
+  tide__mongo_read(connection, tenant->database, command, level, &reply);
   bson_destroy(command);
   int code = TIDE_OK;
   if (reply.answer != TIDE__DONE) {
@@ -319,7 +317,7 @@ static void write_body(bson_t *to, const char *tenant, int64_t count, const char
   BSON_APPEND_BINARY(to, "code", BSON_SUBTYPE_BINARY, no_code, sizeof no_code);
 }
 
-static int write_tombstone(tide__mongo *store, mongoc_client_t *client,
+static int write_tombstone(tide__mongo *store, tide__connection *connection,
                            const tide__mongo_tenant *tenant, const tide_commit *before,
                            int64_t position, int64_t count, const char *actor, const char *reason,
                            tide_error *error) {
@@ -342,7 +340,7 @@ static int write_tombstone(tide__mongo *store, mongoc_client_t *client,
   if (code == TIDE_OK) code = tide__commit_seal(&tombstone, &head, before->time, error);
   if (code == TIDE_OK) {
     tide__mongo_document(&tombstone, no_id, &document);
-    tide__mongo_insert(client, tenant->database, "events", documents, 1, &reply);
+    tide__mongo_insert(connection, tenant->database, "events", documents, 1, &reply);
     if (reply.answer == TIDE__DUPLICATE)
       code = tide__fail(error, TIDE_CONCURRENCY, "position",
                         "the hole at position %lld has closed by itself: a late commit came",
@@ -356,18 +354,20 @@ static int write_tombstone(tide__mongo *store, mongoc_client_t *client,
   return code;
 }
 
-static int close_hole(tide__mongo *store, mongoc_client_t *client, const tide__mongo_tenant *tenant,
-                      int64_t position, const char *actor, const char *reason, int64_t *events,
-                      tide_error *error) {
+static int close_hole(tide__mongo *store, tide__connection *connection,
+                      const tide__mongo_tenant *tenant, int64_t position, const char *actor,
+                      const char *reason, int64_t *events, tide_error *error) {
   tide_commit before, at, behind;
   bool has_before = false, has_at = false, has_behind = false;
   /* only a linearizable read proves that it is not there */
   int code =
-      neighbour(store, client, tenant, "$eq", 1, position, "linearizable", &at, &has_at, error);
+      neighbour(store, connection, tenant, "$eq", 1, position, "linearizable", &at, &has_at, error);
   if (code == TIDE_OK)
-    code = neighbour(store, client, tenant, "$lt", -1, position, NULL, &before, &has_before, error);
+    code = neighbour(store, connection, tenant, "$lt", -1, position, NULL, &before, &has_before,
+                     error);
   if (code == TIDE_OK)
-    code = neighbour(store, client, tenant, "$gt", 1, position, NULL, &behind, &has_behind, error);
+    code =
+        neighbour(store, connection, tenant, "$gt", 1, position, NULL, &behind, &has_behind, error);
   if (code != TIDE_OK) return code;
   int64_t begins = has_before ? before.position + before.count : 0;
   if (has_at || !has_behind || begins != position)
@@ -380,7 +380,7 @@ static int close_hole(tide__mongo *store, mongoc_client_t *client, const tide__m
   if (count > INT32_MAX)
     return tide__fail(error, TIDE_LIMIT, "position", "a hole of %lld events cannot be closed",
                       (long long)count);
-  code = write_tombstone(store, client, tenant, &before, position, count, actor, reason, error);
+  code = write_tombstone(store, connection, tenant, &before, position, count, actor, reason, error);
   if (code == TIDE_OK) *events = count;
   return code;
 }
@@ -389,14 +389,14 @@ int tide__mongo_close_hole(tide_store *base, const char *name, int64_t position,
                            const char *reason, int64_t *events, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  tide__connection *connection;
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
-  code = tide__mongo_know(store, client, tenant, error);
+  code = tide__mongo_know(store, connection, tenant, error);
   if (code == TIDE_OK && !tide__mongo_is_known(tenant))
     code = tide__fail(error, TIDE_INVALID_ARGUMENT, "position", "there is no tenant %s", name);
   if (code == TIDE_OK)
-    code = close_hole(store, client, tenant, position, actor, reason, events, error);
-  tide__mongo_leave(base, tenant, client);
+    code = close_hole(store, connection, tenant, position, actor, reason, events, error);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }

@@ -55,6 +55,14 @@ typedef enum tide__ability { TIDE__UNKNOWN, TIDE__ABLE, TIDE__UNABLE } tide__abi
 
 typedef struct tide__mongo_tenant tide__mongo_tenant;
 
+/* A client of libmongoc, for one thread at a time. */
+typedef struct tide__connection {
+  struct tide__mongo *store;
+  mongoc_client_t *client;
+  bool broken; /* to be replaced before it is used again */
+  bool pinned; /* not now: something of its own is open */
+} tide__connection;
+
 typedef struct tide__mongo {
   tide_store base; /* first member */
   pid_t owner;
@@ -71,7 +79,7 @@ typedef struct tide__mongo {
   size_t open;
   int64_t uses;
   pthread_cond_t returned; /* a connection */
-  mongoc_client_t **idle;
+  tide__connection **idle;
   size_t idle_count, idle_room;
   int clients; /* idle and in use */
 } tide__mongo;
@@ -119,28 +127,31 @@ void tide__mongo_give(tide__mongo *store, tide__mongo_tenant *tenant); /* NULL i
 
 /* Both, and a connection for this thread alone. */
 int tide__mongo_enter(tide_store *store, const char *name, tide__mongo_tenant **tenant,
-                      mongoc_client_t **client, tide_error *error);
-void tide__mongo_leave(tide_store *store, tide__mongo_tenant *tenant, mongoc_client_t *client);
+                      tide__connection **connection, tide_error *error);
+void tide__mongo_leave(tide_store *store, tide__mongo_tenant *tenant, tide__connection *connection);
 
 /* ---- Connections ---------------------------------------------------------------- */
 
 void tide__mongo_start(void); /* once in a process */
 /* Who is there: fills store->server and store->versioned. */
 int tide__mongo_meet(tide__mongo *store, tide_error *error);
-int tide__mongo_pop(tide__mongo *store, mongoc_client_t **client, tide_error *error);
-void tide__mongo_push(tide__mongo *store, mongoc_client_t *client); /* NULL is harmless */
-void tide__mongo_close_pool(tide__mongo *store);                    /* all were pushed */
+int tide__mongo_pop(tide__mongo *store, tide__connection **connection, tide_error *error);
+/* What commands are sent by: a new client where the last one broke off. */
+mongoc_client_t *tide__mongo_client(tide__connection *connection);
+void tide__mongo_push(tide__mongo *store, tide__connection *connection); /* NULL is harmless */
+void tide__mongo_close_pool(tide__mongo *store);                         /* all were pushed */
 
 /* A number below `limit`; each caller gets another one. */
 uint64_t tide__mongo_dice(tide__mongo *store, uint64_t limit);
 void tide__mongo_sleep(int64_t ms);
 
 /* Can the database write several documents at once? Tries it in the tenant's database. */
-int tide__mongo_transactions(tide__mongo *store, mongoc_client_t *client, const char *database,
+int tide__mongo_transactions(tide__mongo *store, tide__connection *connection, const char *database,
                              bool *able, tide_error *error);
 
 /* Has it change streams, as far as is known after trying? */
-bool tide__mongo_change_streams(tide__mongo *store, mongoc_client_t *client, const char *database);
+bool tide__mongo_change_streams(tide__mongo *store, tide__connection *connection,
+                                const char *database);
 
 /* ---- One command ---------------------------------------------------------------- */
 
@@ -167,16 +178,16 @@ typedef struct tide__reply {
 void tide__reply_free(tide__reply *reply);
 
 /* A command as it is, without concerns. */
-void tide__mongo_command(mongoc_client_t *client, const char *database, const bson_t *command,
+void tide__mongo_command(tide__connection *connection, const char *database, const bson_t *command,
                          tide__reply *reply);
 /* Reads with majority concern from the primary. `level` NULL: majority. */
-void tide__mongo_read(mongoc_client_t *client, const char *database, const bson_t *command,
+void tide__mongo_read(tide__connection *connection, const char *database, const bson_t *command,
                       const char *level, tide__reply *reply);
 /* Writes with majority concern and journal; within `session` where it is not NULL. */
-void tide__mongo_write(mongoc_client_t *client, const char *database, const bson_t *command,
+void tide__mongo_write(tide__connection *connection, const char *database, const bson_t *command,
                        mongoc_client_session_t *session, tide__reply *reply);
 /* One ordered insertMany, one message. */
-void tide__mongo_insert(mongoc_client_t *client, const char *database, const char *collection,
+void tide__mongo_insert(tide__connection *connection, const char *database, const char *collection,
                         bson_t *const *documents, size_t count, tide__reply *reply);
 /* Reads error labels, write errors and codes out of reply->bson and reply->error. */
 void tide__reply_read(tide__reply *reply, bool succeeded);
@@ -194,9 +205,9 @@ bool tide__patience_again(tide__patience *patience);
 
 /* tide__mongo_read and tide__mongo_write until resolved, refused, or out of patience; only
 ** for what may be done twice. TIDE_OK where it was done; else as tide__mongo_fail. */
-int tide__mongo_ask(tide__mongo *store, mongoc_client_t *client, const char *database,
+int tide__mongo_ask(tide__mongo *store, tide__connection *connection, const char *database,
                     const bson_t *command, tide__reply *reply, tide_error *error);
-int tide__mongo_do(tide__mongo *store, mongoc_client_t *client, const char *database,
+int tide__mongo_do(tide__mongo *store, tide__connection *connection, const char *database,
                    const bson_t *command, tide__reply *reply, tide_error *error);
 
 /* Fills the error for a reply that is not TIDE__DONE; `doing`: "reading the log". */
@@ -233,7 +244,7 @@ int tide__names_keep(tide__names *list, const tide__reply *reply, size_t page, t
 /* ---- Transactions ------------------------------------------------------------------------ */
 
 /* Begins one in a new session, to be destroyed, which aborts what is not committed. */
-int tide__mongo_begin(tide__mongo *store, mongoc_client_t *client,
+int tide__mongo_begin(tide__mongo *store, tide__connection *connection,
                       mongoc_client_session_t **session, tide_error *error);
 /* Commits, again while the outcome is unknown. reply->answer UNRESOLVED: run it once more. */
 void tide__mongo_commit(mongoc_client_session_t *session, tide__patience *patience,
@@ -242,10 +253,10 @@ void tide__mongo_commit(mongoc_client_session_t *session, tide__patience *patien
 /* ---- A tenant's database ---------------------------------------------------------------- */
 
 /* TIDE_OK and tenant->known where the database has our mark. */
-int tide__mongo_know(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
+int tide__mongo_know(tide__mongo *store, tide__connection *connection, tide__mongo_tenant *tenant,
                      tide_error *error);
 /* Makes the collections and indexes, then the mark; any number of processes at once. */
-int tide__mongo_make(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
+int tide__mongo_make(tide__mongo *store, tide__connection *connection, tide__mongo_tenant *tenant,
                      tide_error *error);
 bool tide__mongo_is_known(tide__mongo_tenant *tenant);
 
@@ -253,19 +264,20 @@ bool tide__mongo_is_known(tide__mongo_tenant *tenant);
 
 /* Moves the head behind what was committed meanwhile, and tells the proposals in flight
 ** which of them are in. *news: something was there. */
-int tide__mongo_catch_up(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
-                         bool *news, tide_error *error);
+int tide__mongo_catch_up(tide__mongo *store, tide__connection *connection,
+                         tide__mongo_tenant *tenant, bool *news, tide_error *error);
 int tide__mongo_fail_hole(tide__mongo_tenant *tenant, int64_t expected, int64_t found,
                           tide_error *error);
 /* Is the last commit that we know of still there? TIDE_STORE, transient, where it is not:
 ** the database was dropped or put back to an older state, and all that was known is forgotten. */
-int tide__mongo_look(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
+int tide__mongo_look(tide__mongo *store, tide__connection *connection, tide__mongo_tenant *tenant,
                      tide_error *error);
 /* The aggregate's next version: what is known, -1 where nothing is. Under tenant->lock. */
 int64_t tide__mongo_known_next(const tide__mongo_tenant *tenant, const char *type, const char *id);
 /* Asks the database for it, and knows it then. */
-int tide__mongo_find_next(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
-                          const char *type, const char *id, int64_t *next, tide_error *error);
+int tide__mongo_find_next(tide__mongo *store, tide__connection *connection,
+                          tide__mongo_tenant *tenant, const char *type, const char *id,
+                          int64_t *next, tide_error *error);
 /* Moves the head behind a commit that begins at it. Under tenant->lock. */
 void tide__mongo_apply(tide__mongo_tenant *tenant, const tide_commit *commit);
 
@@ -275,9 +287,10 @@ int tide__mongo_parse(const bson_iter_t *document, bool body, tide_commit *commi
                       const uint8_t **id, tide_error *error);
 /* The document of a commit. */
 void tide__mongo_document(const tide_commit *commit, const uint8_t id[TIDE__COMMIT_ID], bson_t *to);
-int tide__mongo_commit_of(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
-                          const char *type, const char *id, const char *command_id,
-                          int64_t *position, int64_t *version, tide_error *error);
+int tide__mongo_commit_of(tide__mongo *store, tide__connection *connection,
+                          tide__mongo_tenant *tenant, const char *type, const char *id,
+                          const char *command_id, int64_t *position, int64_t *version,
+                          tide_error *error);
 
 /* ---- What the vtable consists of ------------------------------------------------------------ */
 
@@ -326,8 +339,9 @@ int tide__mongo_close_hole(tide_store *store, const char *tenant, int64_t positi
 int tide__mongo_check(tide_store *store, const char *tenant, tide_error *error);
 
 /* Documents inside a transaction (session) or, without one, forward only. */
-int tide__mongo_write_documents(tide__mongo *store, mongoc_client_t *client, const char *database,
-                                mongoc_client_session_t *session, const tide_document *documents,
-                                size_t count, tide__reply *reply, tide_error *error);
+int tide__mongo_write_documents(tide__mongo *store, tide__connection *connection,
+                                const char *database, mongoc_client_session_t *session,
+                                const tide_document *documents, size_t count, tide__reply *reply,
+                                tide_error *error);
 
 #endif

@@ -228,7 +228,7 @@ static bson_t *tail_command(int64_t from, int64_t limit) {
 }
 
 /* The first look at a log begins at its end: who opens it need not read it. */
-static int warm_up(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
+static int warm_up(tide__mongo *store, tide__connection *connection, tide__mongo_tenant *tenant,
                    tide_error *error) {
   tide__reply reply;
   bson_iter_t documents;
@@ -240,7 +240,7 @@ static int warm_up(tide__mongo *store, mongoc_client_t *client, tide__mongo_tena
       BCON_NEW("find", BCON_UTF8("events"), "filter", "{", "_id", "{", "$gte", BCON_INT64(0), "}",
                "}", "sort", "{", "_id", BCON_INT32(-1), "}", "projection", "{", "body",
                BCON_INT32(0), "}", "limit", BCON_INT64(1), "singleBatch", BCON_BOOL(true));
-  int code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
+  int code = tide__mongo_ask(store, connection, tenant->database, command, &reply, error);
   if (code == TIDE_OK) {
     tide_commit commit;
     (void)pthread_mutex_lock(&tenant->lock);
@@ -256,23 +256,23 @@ static int warm_up(tide__mongo *store, mongoc_client_t *client, tide__mongo_tena
   return code;
 }
 
-int tide__mongo_catch_up(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
-                         bool *news, tide_error *error) {
+int tide__mongo_catch_up(tide__mongo *store, tide__connection *connection,
+                         tide__mongo_tenant *tenant, bool *news, tide_error *error) {
   size_t limit = PAGE_FIRST, count = 0;
   int64_t behind = -1;
   bool moved = false;
   tide__patience patience = tide__patience_begin(store);
   if (news != NULL) *news = false;
-  int code = tide__mongo_know(store, client, tenant, error);
+  int code = tide__mongo_know(store, connection, tenant, error);
   if (code != TIDE_OK || !tide__mongo_is_known(tenant)) return code;
-  code = warm_up(store, client, tenant, error);
+  code = warm_up(store, connection, tenant, error);
   while (code == TIDE_OK) {
     tide__reply reply;
     (void)pthread_mutex_lock(&tenant->lock);
     const int64_t from = tenant->head.position;
     (void)pthread_mutex_unlock(&tenant->lock);
     bson_t *command = tail_command(from, (int64_t)limit);
-    code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
+    code = tide__mongo_ask(store, connection, tenant->database, command, &reply, error);
     if (code == TIDE_OK) code = apply_page(tenant, &reply, &count, &moved, &behind, error);
     tide__reply_free(&reply);
     bson_destroy(command);
@@ -292,17 +292,17 @@ int tide__mongo_catch_up(tide__mongo *store, mongoc_client_t *client, tide__mong
 int tide__mongo_head(tide_store *base, const char *name, tide_head *head, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  tide__connection *connection;
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
-  code = tide__mongo_look(store, client, tenant, error);
-  if (code == TIDE_OK) code = tide__mongo_catch_up(store, client, tenant, NULL, error);
+  code = tide__mongo_look(store, connection, tenant, error);
+  if (code == TIDE_OK) code = tide__mongo_catch_up(store, connection, tenant, NULL, error);
   if (code == TIDE_OK) {
     (void)pthread_mutex_lock(&tenant->lock);
     *head = tenant->head;
     (void)pthread_mutex_unlock(&tenant->lock);
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }
 
@@ -329,9 +329,9 @@ static bool is_same(const tide__reply *reply, const uint8_t hash[TIDE_HASH_SIZE]
 }
 
 /* Is the last commit that is known, or without one the mark, still there? */
-static int is_there(tide__mongo *store, mongoc_client_t *client, const tide__mongo_tenant *tenant,
-                    int64_t last, const uint8_t hash[TIDE_HASH_SIZE], bool *same,
-                    tide_error *error) {
+static int is_there(tide__mongo *store, tide__connection *connection,
+                    const tide__mongo_tenant *tenant, int64_t last,
+                    const uint8_t hash[TIDE_HASH_SIZE], bool *same, tide_error *error) {
   tide__reply reply;
   bson_iter_t documents;
   bson_t *command =
@@ -340,7 +340,7 @@ static int is_there(tide__mongo *store, mongoc_client_t *client, const tide__mon
                            "singleBatch", BCON_BOOL(true))
                 : BCON_NEW("find", BCON_UTF8("tidelog"), "filter", "{", "_id", BCON_UTF8("store"),
                            "}", "limit", BCON_INT64(1), "singleBatch", BCON_BOOL(true));
-  int code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
+  int code = tide__mongo_ask(store, connection, tenant->database, command, &reply, error);
   if (code == TIDE_OK)
     *same = last >= 0 ? is_same(&reply, hash)
                       : tide__batch(&reply, &documents) && bson_iter_next(&documents);
@@ -349,7 +349,7 @@ static int is_there(tide__mongo *store, mongoc_client_t *client, const tide__mon
   return code;
 }
 
-int tide__mongo_look(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
+int tide__mongo_look(tide__mongo *store, tide__connection *connection, tide__mongo_tenant *tenant,
                      tide_error *error) {
   uint8_t hash[TIDE_HASH_SIZE];
   bool same = false;
@@ -362,7 +362,7 @@ int tide__mongo_look(tide__mongo *store, mongoc_client_t *client, tide__mongo_te
   /* More than once: a primary that was just elected may not yet know what a majority has. */
   for (int i = 0; i < LOOKS && !same; i++) {
     if (i > 0) tide__mongo_sleep(LOOK_PAUSE);
-    int code = is_there(store, client, tenant, last, hash, &same, error);
+    int code = is_there(store, connection, tenant, last, hash, &same, error);
     if (code != TIDE_OK) return code;
   }
   (void)pthread_mutex_lock(&tenant->lock);
@@ -382,8 +382,9 @@ int tide__mongo_look(tide__mongo *store, mongoc_client_t *client, tide__mongo_te
 /* ---- Looking up
  * -------------------------------------------------------------------------------------- */
 
-int tide__mongo_find_next(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
-                          const char *type, const char *id, int64_t *next, tide_error *error) {
+int tide__mongo_find_next(tide__mongo *store, tide__connection *connection,
+                          tide__mongo_tenant *tenant, const char *type, const char *id,
+                          int64_t *next, tide_error *error) {
   tide__reply reply;
   bson_iter_t documents;
   tide_commit commit;
@@ -392,7 +393,7 @@ int tide__mongo_find_next(tide__mongo *store, mongoc_client_t *client, tide__mon
       BCON_NEW("find", BCON_UTF8("events"), "filter", "{", "type", BCON_UTF8(type), "id",
                BCON_UTF8(id), "}", "sort", "{", "version", BCON_INT32(-1), "}", "projection", "{",
                "body", BCON_INT32(0), "}", "limit", BCON_INT64(1), "singleBatch", BCON_BOOL(true));
-  int code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
+  int code = tide__mongo_ask(store, connection, tenant->database, command, &reply, error);
   if (code == TIDE_OK && tide__batch(&reply, &documents) && bson_iter_next(&documents)) {
     code = tide__mongo_parse(&documents, false, &commit, NULL, error);
     if (code == TIDE_OK) *next = commit.version + commit.count;
@@ -409,9 +410,10 @@ int tide__mongo_find_next(tide__mongo *store, mongoc_client_t *client, tide__mon
   return TIDE_OK;
 }
 
-int tide__mongo_commit_of(tide__mongo *store, mongoc_client_t *client, tide__mongo_tenant *tenant,
-                          const char *type, const char *id, const char *command_id,
-                          int64_t *position, int64_t *version, tide_error *error) {
+int tide__mongo_commit_of(tide__mongo *store, tide__connection *connection,
+                          tide__mongo_tenant *tenant, const char *type, const char *id,
+                          const char *command_id, int64_t *position, int64_t *version,
+                          tide_error *error) {
   tide__reply reply;
   bson_iter_t documents;
   tide_commit commit;
@@ -420,7 +422,7 @@ int tide__mongo_commit_of(tide__mongo *store, mongoc_client_t *client, tide__mon
       BCON_NEW("find", BCON_UTF8("events"), "filter", "{", "type", BCON_UTF8(type), "id",
                BCON_UTF8(id), "commandId", BCON_UTF8(command_id), "}", "projection", "{", "body",
                BCON_INT32(0), "}", "limit", BCON_INT64(1), "singleBatch", BCON_BOOL(true));
-  int code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
+  int code = tide__mongo_ask(store, connection, tenant->database, command, &reply, error);
   if (code == TIDE_OK && tide__batch(&reply, &documents) && bson_iter_next(&documents)) {
     code = tide__mongo_parse(&documents, false, &commit, NULL, error);
     if (code == TIDE_OK) *position = commit.position;
@@ -436,13 +438,13 @@ int tide__mongo_find_command(tide_store *base, const char *name, const char *typ
                              tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  tide__connection *connection;
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
-  code = tide__mongo_know(store, client, tenant, error);
+  code = tide__mongo_know(store, connection, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant))
-    code = tide__mongo_commit_of(store, client, tenant, type, id, command_id, position, version,
+    code = tide__mongo_commit_of(store, connection, tenant, type, id, command_id, position, version,
                                  error);
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }

@@ -134,21 +134,21 @@ int tide__mongo_lease(tide_store *base, const char *name, const char *thread, co
                       int64_t duration, tide_lease *lease, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
+  tide__connection *connection;
   tide_lease given = {0};
   bool able = false;
   uint8_t claim[CLAIM];
   int code = new_claim(claim, error);
-  if (code == TIDE_OK) code = tide__mongo_enter(base, name, &tenant, &client, error);
+  if (code == TIDE_OK) code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
-  code = tide__mongo_make(store, client, tenant, error);
+  code = tide__mongo_make(store, connection, tenant, error);
   if (code == TIDE_OK)
-    code = tide__mongo_transactions(store, client, tenant->database, &able, error);
+    code = tide__mongo_transactions(store, connection, tenant->database, &able, error);
   tide__patience patience = tide__patience_begin(store);
   for (bool done = false; code == TIDE_OK && !done;) {
     tide__reply reply;
     bson_t *command = lease_command(thread, owner, duration, !able, claim);
-    code = tide__mongo_do(store, client, tenant->database, command, &reply, error);
+    code = tide__mongo_do(store, connection, tenant->database, command, &reply, error);
     bson_destroy(command);
     if (code == TIDE_OK && reply.answer == TIDE__DUPLICATE) {
       /* two have made the thread at once: the other one did */
@@ -163,7 +163,7 @@ int tide__mongo_lease(tide_store *base, const char *name, const char *thread, co
     }
     tide__reply_free(&reply);
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   if (code == TIDE_OK) *lease = given;
   return code;
 }
@@ -221,11 +221,11 @@ static int judge(const cursor_commit *c, const answered *has, tide_error *error)
 }
 
 /* One document: no transaction is needed. */
-static int commit_alone(tide__mongo *store, mongoc_client_t *client, const char *database,
+static int commit_alone(tide__mongo *store, tide__connection *connection, const char *database,
                         const cursor_commit *c, tide_error *error) {
   tide__reply reply;
   bson_t *command = cursor_command(c);
-  int code = tide__mongo_do(store, client, database, command, &reply, error);
+  int code = tide__mongo_do(store, connection, database, command, &reply, error);
   if (code == TIDE_OK) {
     answered has = read_value(&reply);
     code = judge(c, &has, error);
@@ -236,7 +236,7 @@ static int commit_alone(tide__mongo *store, mongoc_client_t *client, const char 
 }
 
 /* One try of the transaction; *done: committed, now or by an earlier try. */
-static int try_together(tide__mongo *store, mongoc_client_t *client, const char *database,
+static int try_together(tide__mongo *store, tide__connection *connection, const char *database,
                         const cursor_commit *c, const tide_document *documents, size_t count,
                         tide__patience *patience, tide__reply *reply, bool *done,
                         tide_error *error) {
@@ -244,11 +244,11 @@ static int try_together(tide__mongo *store, mongoc_client_t *client, const char 
   *done = false;
   memset(reply, 0, sizeof *reply);
   bson_init(&reply->bson);
-  int code = tide__mongo_begin(store, client, &session, error);
+  int code = tide__mongo_begin(store, connection, &session, error);
   if (code != TIDE_OK) return code;
   bson_t *command = cursor_command(c);
   tide__reply_free(reply);
-  tide__mongo_write(client, database, command, session, reply);
+  tide__mongo_write(connection, database, command, session, reply);
   bson_destroy(command);
   if (reply->answer == TIDE__DONE) {
     answered has = read_value(reply);
@@ -256,8 +256,8 @@ static int try_together(tide__mongo *store, mongoc_client_t *client, const char 
     *done = code == TIDE_OK && has.again;
     if (code == TIDE_OK && !*done) {
       tide__reply_free(reply);
-      code = tide__mongo_write_documents(store, client, database, session, documents, count, reply,
-                                         error);
+      code = tide__mongo_write_documents(store, connection, database, session, documents, count,
+                                         reply, error);
     }
   }
   if (code == TIDE_OK && !*done && reply->answer == TIDE__DONE) {
@@ -269,15 +269,15 @@ static int try_together(tide__mongo *store, mongoc_client_t *client, const char 
   return code;
 }
 
-static int commit_together(tide__mongo *store, mongoc_client_t *client, const char *database,
+static int commit_together(tide__mongo *store, tide__connection *connection, const char *database,
                            const cursor_commit *c, const tide_document *documents, size_t count,
                            tide_error *error) {
   tide__patience patience = tide__patience_begin(store);
   for (;;) {
     tide__reply reply;
     bool done;
-    int code =
-        try_together(store, client, database, c, documents, count, &patience, &reply, &done, error);
+    int code = try_together(store, connection, database, c, documents, count, &patience, &reply,
+                            &done, error);
     bool refused = reply.answer == TIDE__REFUSED || reply.answer == TIDE__DUPLICATE;
     if (code == TIDE_OK && !done && (refused || !tide__patience_again(&patience)))
       code = tide__mongo_fail(store, "writing", &reply, error);
@@ -288,7 +288,7 @@ static int commit_together(tide__mongo *store, mongoc_client_t *client, const ch
 
 /* Documents first, each forward only, then the cursors. A reader that dies in between has
 ** documents that reflect more than its cursors, and get_document tells how much. */
-static int commit_apart(tide__mongo *store, mongoc_client_t *client, const char *database,
+static int commit_apart(tide__mongo *store, tide__connection *connection, const char *database,
                         const cursor_commit *c, const tide_document *documents, size_t count,
                         tide_error *error) {
   cursor_commit fence = *c;
@@ -297,12 +297,12 @@ static int commit_apart(tide__mongo *store, mongoc_client_t *client, const char 
   fence.release = false;
   int code = new_claim(fence.id, error);
   if (code != TIDE_OK) return code;
-  code = commit_alone(store, client, database, &fence, error);
+  code = commit_alone(store, connection, database, &fence, error);
   if (code != TIDE_OK) return code;
-  code =
-      tide__mongo_write_documents(store, client, database, NULL, documents, count, &reply, error);
+  code = tide__mongo_write_documents(store, connection, database, NULL, documents, count, &reply,
+                                     error);
   tide__reply_free(&reply);
-  if (code == TIDE_OK) code = commit_alone(store, client, database, c, error);
+  if (code == TIDE_OK) code = commit_alone(store, connection, database, c, error);
   return code;
 }
 
@@ -312,24 +312,25 @@ int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *t
                                tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
+  tide__connection *connection;
   bool able = false;
   cursor_commit c = {
       .thread = thread, .owner = owner, .token = token, .cursors = cursors, .release = release};
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
   code = new_claim(c.id, error);
-  if (code == TIDE_OK) code = tide__mongo_know(store, client, tenant, error);
+  if (code == TIDE_OK) code = tide__mongo_know(store, connection, tenant, error);
   if (code == TIDE_OK && !tide__mongo_is_known(tenant))
     code = tide__fail_lease(thread, token, 0, error);
   if (code == TIDE_OK && count > 0)
-    code = tide__mongo_transactions(store, client, tenant->database, &able, error);
+    code = tide__mongo_transactions(store, connection, tenant->database, &able, error);
   if (code == TIDE_OK) {
-    code = count == 0 ? commit_alone(store, client, tenant->database, &c, error)
-           : able ? commit_together(store, client, tenant->database, &c, documents, count, error)
-                  : commit_apart(store, client, tenant->database, &c, documents, count, error);
+    code = count == 0 ? commit_alone(store, connection, tenant->database, &c, error)
+           : able
+               ? commit_together(store, connection, tenant->database, &c, documents, count, error)
+               : commit_apart(store, connection, tenant->database, &c, documents, count, error);
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }
 
@@ -340,12 +341,12 @@ int tide__mongo_list_threads(tide_store *base, const char *name, const char *aft
                              tide_bytes *names, size_t *count, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
+  tide__connection *connection;
   tide__names list = {.limit = limit, .prefix = ""};
   bson_strncpy(list.last, after == NULL ? "" : after, sizeof list.last);
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
-  code = tide__mongo_know(store, client, tenant, error);
+  code = tide__mongo_know(store, connection, tenant, error);
   while (code == TIDE_OK && tide__mongo_is_known(tenant) && !list.ended && list.count < limit) {
     tide__reply reply;
     size_t left = limit - list.count, page = left < LIST_PAGE ? left : LIST_PAGE;
@@ -354,12 +355,12 @@ int tide__mongo_list_threads(tide_store *base, const char *name, const char *aft
                  BCON_UTF8(list.last), "}", "}", "sort", "{", "_id", BCON_INT32(1), "}",
                  "projection", "{", "_id", BCON_INT32(1), "}", "limit", BCON_INT64((int64_t)page),
                  "batchSize", BCON_INT64((int64_t)page), "singleBatch", BCON_BOOL(true));
-    code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
+    code = tide__mongo_ask(store, connection, tenant->database, command, &reply, error);
     if (code == TIDE_OK) code = tide__names_keep(&list, &reply, page, error);
     tide__reply_free(&reply);
     bson_destroy(command);
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   if (code != TIDE_OK) {
     tide__bytes_free(&list.names);
     return code;
@@ -373,11 +374,11 @@ int tide__mongo_get_thread(tide_store *base, const char *name, const char *threa
                            tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
+  tide__connection *connection;
   answered has = {.owner = ""};
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
-  code = tide__mongo_know(store, client, tenant, error);
+  code = tide__mongo_know(store, connection, tenant, error);
   if (code == TIDE_OK && tide__mongo_is_known(tenant)) {
     tide__reply reply;
     bson_iter_t documents, fields;
@@ -385,7 +386,7 @@ int tide__mongo_get_thread(tide_store *base, const char *name, const char *threa
         BCON_NEW("aggregate", BCON_UTF8("threads"), "pipeline", "[", "{", "$match", "{", "_id",
                  BCON_UTF8(thread), "}", "}", "{", "$addFields", "{", "expired", "{", "$or", "[",
                  NOBODYS, "]", "}", "}", "}", "]", "cursor", "{", "}");
-    code = tide__mongo_ask(store, client, tenant->database, command, &reply, error);
+    code = tide__mongo_ask(store, connection, tenant->database, command, &reply, error);
     if (code == TIDE_OK && tide__batch(&reply, &documents) && bson_iter_next(&documents) &&
         bson_iter_recurse(&documents, &fields))
       read_fields(&fields, &has);
@@ -400,7 +401,7 @@ int tide__mongo_get_thread(tide_store *base, const char *name, const char *threa
   } else if (code == TIDE_OK) {
     code = copy_cursors(&has, &to->cursors, error);
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }
 
@@ -423,14 +424,14 @@ int tide__mongo_put_thread(tide_store *base, const char *name, const char *threa
                            const tide_bytes *cursors, tide_error *error) {
   tide__mongo *store = (tide__mongo *)base;
   tide__mongo_tenant *tenant;
-  mongoc_client_t *client;
-  int code = tide__mongo_enter(base, name, &tenant, &client, error);
+  tide__connection *connection;
+  int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
-  code = tide__mongo_make(store, client, tenant, error);
+  code = tide__mongo_make(store, connection, tenant, error);
   if (code == TIDE_OK) {
     tide__reply reply;
     bson_t *command = put_command(thread, token, cursors);
-    code = tide__mongo_do(store, client, tenant->database, command, &reply, error);
+    code = tide__mongo_do(store, connection, tenant->database, command, &reply, error);
     bson_destroy(command);
     if (code == TIDE_OK) {
       answered has = read_value(&reply);
@@ -439,6 +440,6 @@ int tide__mongo_put_thread(tide_store *base, const char *name, const char *threa
     }
     tide__reply_free(&reply);
   }
-  tide__mongo_leave(base, tenant, client);
+  tide__mongo_leave(base, tenant, connection);
   return code;
 }

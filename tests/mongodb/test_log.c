@@ -202,13 +202,13 @@ static void test_a_newer_format_is_refused(void **state) {
   assert_int_equal(fault_count(c, "events", "{}"), 0);
 }
 
-static void test_a_foreign_document_at_the_heads_place_stops_writers_until_it_is_gone(
-    void **state) {
+static void
+test_a_foreign_document_at_the_heads_place_stops_writers_until_it_is_gone(void **state) {
   contract *c = *state;
   static const char *const documents[] = {
       "{'_id': {'$numberLong': '2'}}",
-      "{'_id': {'$numberLong': '2'}, 'type': 'Adder', 'id': 'z', 'version': 'none'}",
-      "{'_id': 2}", "{'_id': 2.0, 'x': 1}"};
+      "{'_id': {'$numberLong': '2'}, 'type': 'Adder', 'id': 'z', 'version': 'none'}", "{'_id': 2}",
+      "{'_id': 2.0, 'x': 1}"};
   const tide_query all = {0};
   const tide_commit first = contract_put(c, T, "Adder", "a", 0, 2);
   for (size_t i = 0; i < COUNT(documents); i++) {
@@ -221,7 +221,8 @@ static void test_a_foreign_document_at_the_heads_place_stops_writers_until_it_is
     next_fails(c, scan, "no commit of Tidelog");
     tide__scan_close(scan);
     check_fails(c, "no commit");
-    bson_destroy(fault_command(c, "{'delete': 'events', 'deletes': [{'q': {'_id': 2}, 'limit': 1}]}"));
+    bson_destroy(
+        fault_command(c, "{'delete': 'events', 'deletes': [{'q': {'_id': 2}, 'limit': 1}]}"));
   }
   contract_put(c, T, "Adder", "a", 2, 1);
   fault_log_is(c, 3, 2);
@@ -258,8 +259,8 @@ static void test_a_hole_stops_readers_is_reported_and_closed_by_a_tombstone(void
   const tide_commit first = contract_put(c, T, "Adder", "a", 0, 1);
   contract_put(c, T, "Adder", "lost", 0, 3);
   const tide_commit behind = contract_put(c, T, "Adder", "a", 1, 1);
-  bson_t *reply = fault_command(
-      c, "{'find': 'events', 'filter': {'_id': 1}, 'limit': 1, 'singleBatch': true}");
+  bson_t *reply =
+      fault_command(c, "{'find': 'events', 'filter': {'_id': 1}, 'limit': 1, 'singleBatch': true}");
   delete_event(c, 1);
   fault_open(c, "", HASTY);
   OK(c, tide__store_scan(c->store, T, &all, &scan, &c->error));
@@ -312,7 +313,8 @@ static void test_a_hole_stops_readers_is_reported_and_closed_by_a_tombstone(void
   assert_int_equal(events, 6);
 }
 
-/* ---- A lease ---------------------------------------------------------------------------------- */
+/* ---- A lease ----------------------------------------------------------------------------------
+ */
 
 static void test_a_lease_lost_inside_a_handler_writes_nothing(void **state) {
   contract *c = *state;
