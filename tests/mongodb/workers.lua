@@ -49,7 +49,7 @@ function workers.listen(ms, running)
   end
 end
 
---- Waits until each of them has written `more` commits; false where one does not.
+--- Waits until each of them has written `more` commits; fails where one does not.
 function workers.progress(running, more, ms)
   local deadline, before = fault.process.clock() + ms, {}
   for i, worker in ipairs(running) do before[i] = worker.commits end
@@ -59,10 +59,10 @@ function workers.progress(running, more, ms)
     for i, worker in ipairs(running) do
       if worker.commits < before[i] + more then behind = worker end
     end
-    if not behind then return true end
+    if not behind then return end
     if behind.ended or fault.process.clock() > deadline then
       fault.fail("worker %d %s", behind.number, behind.ended and "ended by itself" or "does not go on")
-      return false
+      return
     end
   end
 end
