@@ -12,7 +12,7 @@
 #define LONGEST_PAUSE 200   /* ms */
 #define WRITE_TIMEOUT 10000 /* ms that the server waits for a majority */
 
-/* ---- What an answer means -------------------------------------------------------- */
+/* ---- What an answer means ------------------------------------------------------- */
 
 /* The server's codes after which the same command may succeed, and before which it may have
 ** been done in part. Those of failovers, shutdowns and time-outs, of a snapshot or a
@@ -129,7 +129,7 @@ void tide__reply_free(tide__reply *reply) {
   bson_destroy(&reply->bson);
 }
 
-/* ---- Sending ------------------------------------------------------------------------ */
+/* ---- Sending -------------------------------------------------------------------- */
 
 static bool append_write_concern(bson_t *options) {
   mongoc_write_concern_t *concern = mongoc_write_concern_new();
@@ -215,7 +215,7 @@ void tide__mongo_insert(tide__connection *connection, const char *database, cons
   finish(connection, reply, done);
 }
 
-/* ---- Patience ----------------------------------------------------------------------- */
+/* ---- Patience ------------------------------------------------------------------- */
 
 void tide__mongo_sleep(int64_t ms) {
   struct timespec left = {ms / 1000, (long)(ms % 1000) * 1000000};
@@ -267,7 +267,7 @@ int tide__mongo_do(tide__mongo *store, tide__connection *connection, const char 
   }
 }
 
-/* ---- Failing ---------------------------------------------------------------------------- */
+/* ---- Failing -------------------------------------------------------------------- */
 
 /* Masks a secret wherever it stands: whatever a server or a library puts into its text. */
 static void mask(char *text, const char *secret) {
@@ -294,7 +294,7 @@ int tide__mongo_fail(tide__mongo *store, const char *doing, const tide__reply *r
                           doing, text[0] == '\0' ? "no reason given" : text, hint);
 }
 
-/* ---- BSON that is read ------------------------------------------------------------------ */
+/* ---- BSON that is read ---------------------------------------------------------- */
 
 bool tide__batch(const tide__reply *reply, bson_iter_t *documents) {
   bson_iter_t top, batch;
@@ -386,7 +386,7 @@ int tide__names_keep(tide__names *list, const tide__reply *reply, size_t page, t
   return TIDE_OK;
 }
 
-/* ---- Transactions ----------------------------------------------------------------------- */
+/* ---- Transactions --------------------------------------------------------------- */
 
 int tide__mongo_begin(tide__mongo *store, tide__connection *connection,
                       mongoc_client_session_t **session, tide_error *error) {

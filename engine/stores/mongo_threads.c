@@ -62,7 +62,7 @@ static int copy_cursors(const answered *from, tide_bytes *to, tide_error *error)
   return TIDE_OK;
 }
 
-/* ---- Pipelines ------------------------------------------------------------------------------- */
+/* ---- Pipelines ------------------------------------------------------------------ */
 
 /* { $literal: BSON }: what users name is never taken for an expression. */
 static bson_t *literal(const uint8_t *data, size_t size) {
@@ -91,8 +91,7 @@ static bson_t *modify_command(const char *thread, bson_t *pipeline, bool upsert)
   return command;
 }
 
-/* ---- Leases
- * --------------------------------------------------------------------------------------- */
+/* ---- Leases --------------------------------------------------------------------- */
 
 /* `claim` is the request's own name: one that comes again, however late, changes nothing, and
 ** gets the same answer. */
@@ -168,8 +167,7 @@ int tide__mongo_lease(tide_store *base, const char *name, const char *thread, co
   return code;
 }
 
-/* ---- Committing cursors
- * ------------------------------------------------------------------------------ */
+/* ---- Committing cursors --------------------------------------------------------- */
 
 typedef struct cursor_commit {
   const char *thread, *owner;
@@ -334,8 +332,7 @@ int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *t
   return code;
 }
 
-/* ---- Threads as they stand
- * ---------------------------------------------------------------------------- */
+/* ---- Threads as they stand ------------------------------------------------------ */
 
 int tide__mongo_list_threads(tide_store *base, const char *name, const char *after, size_t limit,
                              tide_bytes *names, size_t *count, tide_error *error) {
