@@ -388,9 +388,7 @@ int tide__names_keep(tide__names *list, const tide__reply *reply, size_t page, t
 
 /* ---- Transactions --------------------------------------------------------------- */
 
-int tide__mongo_begin(tide__mongo *store, tide__connection *connection,
-                      mongoc_client_session_t **session, tide_error *error) {
-  tide__reply failed = {.answer = TIDE__REFUSED};
+mongoc_client_session_t *tide__mongo_begin(tide__connection *connection, tide__reply *reply) {
   mongoc_session_opt_t *how = mongoc_session_opts_new();
   mongoc_transaction_opt_t *options = mongoc_transaction_opts_new();
   mongoc_read_concern_t *read = mongoc_read_concern_new();
@@ -402,29 +400,28 @@ int tide__mongo_begin(tide__mongo *store, tide__connection *connection,
   mongoc_write_concern_set_wtimeout_int64(write, WRITE_TIMEOUT);
   mongoc_transaction_opts_set_read_concern(options, read);
   mongoc_transaction_opts_set_write_concern(options, write);
-  int code = TIDE_OK;
-  *session = mongoc_client_start_session(tide__mongo_client(connection), how, &failed.error);
-  if (*session == NULL) {
-    failed.answer = answer_of_client(&failed.error);
-    code = tide__mongo_fail(store, "beginning a transaction", &failed, error);
-  } else if (!mongoc_client_session_start_transaction(*session, options, &failed.error)) {
-    mongoc_client_session_destroy(*session);
-    *session = NULL;
-    code = tide__mongo_fail(store, "beginning a transaction", &failed, error);
+  begin(reply);
+  mongoc_client_session_t *session =
+      mongoc_client_start_session(tide__mongo_client(connection), how, &reply->error);
+  if (session != NULL &&
+      !mongoc_client_session_start_transaction(session, options, &reply->error)) {
+    mongoc_client_session_destroy(session);
+    session = NULL;
   }
+  finish(connection, reply, session != NULL);
   mongoc_write_concern_destroy(write);
   mongoc_read_concern_destroy(read);
   mongoc_transaction_opts_destroy(options);
   mongoc_session_opts_destroy(how);
-  return code;
+  return session;
 }
 
-void tide__mongo_commit(mongoc_client_session_t *session, tide__patience *patience,
-                        tide__reply *reply) {
+void tide__mongo_commit(tide__connection *connection, mongoc_client_session_t *session,
+                        tide__patience *patience, tide__reply *reply) {
   for (;;) {
     begin(reply);
     bool done = mongoc_client_session_commit_transaction(session, fresh(reply), &reply->error);
-    tide__reply_read(reply, done);
+    finish(connection, reply, done);
     /* A write concern that failed says no more of the outcome than a lost answer. */
     bool unknown = reply->answer == TIDE__UNRESOLVED && !reply->transaction;
     if (!unknown || !tide__patience_again(patience)) return;

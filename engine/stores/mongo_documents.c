@@ -357,13 +357,15 @@ static int put_together(tide__mongo *store, tide__connection *connection, const 
   tide__patience patience = tide__patience_begin(store);
   for (;;) {
     tide__reply reply;
-    mongoc_client_session_t *session = NULL;
-    int code = tide__mongo_begin(store, connection, &session, error);
-    if (code != TIDE_OK) return code;
-    code = write_all(store, connection, database, session, documents, count, &reply, error);
-    if (reply.answer == TIDE__DONE) {
+    int code = TIDE_OK;
+    mongoc_client_session_t *session = tide__mongo_begin(connection, &reply);
+    if (session != NULL) {
       tide__reply_free(&reply);
-      tide__mongo_commit(session, &patience, &reply);
+      code = write_all(store, connection, database, session, documents, count, &reply, error);
+    }
+    if (session != NULL && reply.answer == TIDE__DONE) {
+      tide__reply_free(&reply);
+      tide__mongo_commit(connection, session, &patience, &reply);
     }
     mongoc_client_session_destroy(session); /* aborts what is not committed */
     bool done = reply.answer == TIDE__DONE;

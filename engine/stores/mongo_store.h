@@ -252,12 +252,12 @@ int tide__names_keep(tide__names *list, const tide__reply *reply, size_t page, t
 
 /* ---- Transactions ------------------------------------------------------------------------ */
 
-/* Begins one in a new session, to be destroyed, which aborts what is not committed. */
-int tide__mongo_begin(tide__mongo *store, tide__connection *connection,
-                      mongoc_client_session_t **session, tide_error *error);
+/* Begins one in a new session, to be destroyed, which aborts what is not committed. NULL: the
+** reply says why. */
+mongoc_client_session_t *tide__mongo_begin(tide__connection *connection, tide__reply *reply);
 /* Commits, again while the outcome is unknown. reply->answer UNRESOLVED: run it once more. */
-void tide__mongo_commit(mongoc_client_session_t *session, tide__patience *patience,
-                        tide__reply *reply);
+void tide__mongo_commit(tide__connection *connection, mongoc_client_session_t *session,
+                        tide__patience *patience, tide__reply *reply);
 
 /* ---- A tenant's database ---------------------------------------------------------------- */
 

@@ -17,12 +17,22 @@
 /* A thread's document as it was answered; the pointers are the reply's. */
 typedef struct answered {
   bool there;
-  bool admitted, again, apart, expired;
+  bool holds, admitted, again, apart, expired;
   const char *owner;
   int64_t token, until;
   const uint8_t *cursors;
   size_t size;
+  uint8_t last[CLAIM]; /* the last commit's name, all 0 where there was none */
 } answered;
+
+static void read_claim(const bson_iter_t *field, uint8_t to[CLAIM]) {
+  const uint8_t *data;
+  uint32_t size;
+  bson_subtype_t subtype;
+  if (!BSON_ITER_HOLDS_BINARY(field)) return;
+  bson_iter_binary(field, &subtype, &size, &data);
+  if (size == CLAIM) memcpy(to, data, CLAIM);
+}
 
 static void read_fields(bson_iter_t *fields, answered *to) {
   to->there = true;
@@ -32,6 +42,8 @@ static void read_fields(bson_iter_t *fields, answered *to) {
       to->owner = bson_iter_utf8(fields, NULL);
     if (strcmp(key, "token") == 0) to->token = bson_iter_as_int64(fields);
     if (strcmp(key, "until") == 0) to->until = bson_iter_as_int64(fields);
+    if (strcmp(key, "last") == 0) read_claim(fields, to->last);
+    if (strcmp(key, "holds") == 0) to->holds = bson_iter_as_bool(fields);
     if (strcmp(key, "admitted") == 0) to->admitted = bson_iter_as_bool(fields);
     if (strcmp(key, "again") == 0) to->again = bson_iter_as_bool(fields);
     if (strcmp(key, "apart") == 0) to->apart = bson_iter_as_bool(fields);
@@ -175,7 +187,18 @@ typedef struct cursor_commit {
   const tide_bytes *cursors; /* NULL: they stay */
   bool release;
   uint8_t id[CLAIM]; /* its own name */
+  bool ordered;      /* it must follow the commit `behind` */
+  uint8_t behind[CLAIM];
 } cursor_commit;
+
+/* Is the thread's last commit the one that this one must follow? */
+static bson_t *follows(const cursor_commit *c) {
+  static const uint8_t none[CLAIM];
+  if (!c->ordered) return BCON_NEW("$literal", BCON_BOOL(true));
+  return BCON_NEW("$eq", "[", "{", "$ifNull", "[", BCON_UTF8("$last"),
+                  BCON_BIN(BSON_SUBTYPE_BINARY, none, CLAIM), "]", "}",
+                  BCON_BIN(BSON_SUBTYPE_BINARY, c->behind, CLAIM), "]");
+}
 
 /* Every commit changes the document, so that in a transaction two of them never pass each
 ** other by. */
@@ -198,15 +221,18 @@ static bson_t *cursor_command(const cursor_commit *c) {
     BSON_APPEND_DOCUMENT(set, "cursors", chosen);
     bson_destroy(chosen);
   }
+  bson_t *behind = follows(c);
   bson_t *command = modify_command(
       c->thread,
       BCON_NEW("0", "{", "$set", "{", "again", "{", "$eq", "[", BCON_UTF8("$last"),
-               BCON_BIN(BSON_SUBTYPE_BINARY, c->id, sizeof c->id), "]", "}", "admitted", "{",
-               "$and", "[", "{", "$eq", "[", BCON_UTF8("$owner"), "{", "$literal",
-               BCON_UTF8(c->owner), "}", "]", "}", "{", "$eq", "[", BCON_UTF8("$token"),
-               BCON_INT64(c->token), "]", "}", "{", "$gt", "[", BCON_UTF8("$until"), NOW, "]", "}",
-               "]", "}", "}", "}", "1", "{", "$set", BCON_DOCUMENT(set), "}"),
+               BCON_BIN(BSON_SUBTYPE_BINARY, c->id, sizeof c->id), "]", "}", "holds", "{", "$and",
+               "[", "{", "$eq", "[", BCON_UTF8("$owner"), "{", "$literal", BCON_UTF8(c->owner), "}",
+               "]", "}", "{", "$eq", "[", BCON_UTF8("$token"), BCON_INT64(c->token), "]", "}", "{",
+               "$gt", "[", BCON_UTF8("$until"), NOW, "]", "}", "]", "}", "}", "}", "1", "{", "$set",
+               "{", "admitted", "{", "$and", "[", BCON_UTF8("$holds"), BCON_DOCUMENT(behind), "]",
+               "}", "}", "}", "2", "{", "$set", BCON_DOCUMENT(set), "}"),
       false);
+  bson_destroy(behind);
   bson_destroy(set);
   bson_destroy(cursors);
   return command;
@@ -221,16 +247,34 @@ static int judge(const cursor_commit *c, const answered *has, tide_error *error)
 /* One document: no transaction is needed. */
 static int commit_alone(tide__mongo *store, tide__connection *connection, const char *database,
                         const cursor_commit *c, tide_error *error) {
-  tide__reply reply;
-  bson_t *command = cursor_command(c);
-  int code = tide__mongo_do(store, connection, database, command, &reply, error);
-  if (code == TIDE_OK) {
-    answered has = read_value(&reply);
-    code = judge(c, &has, error);
+  tide__patience patience = tide__patience_begin(store);
+  cursor_commit next = *c;
+  for (;;) {
+    tide__reply reply;
+    answered has = {.owner = ""};
+    bson_t *command = cursor_command(&next);
+    int code = tide__mongo_do(store, connection, database, command, &reply, error);
+    if (code == TIDE_OK) has = read_value(&reply);
+    /* another commit was the last one: it says which */
+    bool passed = has.there && has.holds && !has.admitted && !has.again;
+    if (code == TIDE_OK && !passed) code = judge(c, &has, error);
+    tide__reply_free(&reply);
+    bson_destroy(command);
+    if (code != TIDE_OK || !passed) return code;
+    memcpy(next.behind, has.last, CLAIM);
+    if (!tide__patience_again(&patience))
+      return tide__fail_store(error, 1, "the cursors of %.100s are committed by others, too",
+                              c->thread);
   }
-  tide__reply_free(&reply);
-  bson_destroy(command);
-  return code;
+}
+
+/* Cursors that come late, from a try that was given up, are not to go back: a commit follows the
+** one that was the last when it was made, which the first answer tells. */
+static int commit_in_order(tide__mongo *store, tide__connection *connection, const char *database,
+                           const cursor_commit *c, tide_error *error) {
+  cursor_commit ordered = *c;
+  ordered.ordered = c->cursors != NULL;
+  return commit_alone(store, connection, database, &ordered, error);
 }
 
 /* One try of the transaction; *done: committed, now or by an earlier try. */
@@ -238,12 +282,10 @@ static int try_together(tide__mongo *store, tide__connection *connection, const 
                         const cursor_commit *c, const tide_document *documents, size_t count,
                         tide__patience *patience, tide__reply *reply, bool *done,
                         tide_error *error) {
-  mongoc_client_session_t *session = NULL;
+  int code = TIDE_OK;
   *done = false;
-  memset(reply, 0, sizeof *reply);
-  bson_init(&reply->bson);
-  int code = tide__mongo_begin(store, connection, &session, error);
-  if (code != TIDE_OK) return code;
+  mongoc_client_session_t *session = tide__mongo_begin(connection, reply);
+  if (session == NULL) return code;
   bson_t *command = cursor_command(c);
   tide__reply_free(reply);
   tide__mongo_write(connection, database, command, session, reply);
@@ -260,7 +302,7 @@ static int try_together(tide__mongo *store, tide__connection *connection, const 
   }
   if (code == TIDE_OK && !*done && reply->answer == TIDE__DONE) {
     tide__reply_free(reply);
-    tide__mongo_commit(session, patience, reply);
+    tide__mongo_commit(connection, session, patience, reply);
     *done = reply->answer == TIDE__DONE;
   }
   mongoc_client_session_destroy(session); /* aborts what is not committed */
@@ -276,7 +318,8 @@ static int commit_together(tide__mongo *store, tide__connection *connection, con
     bool done;
     int code = try_together(store, connection, database, c, documents, count, &patience, &reply,
                             &done, error);
-    bool refused = reply.answer == TIDE__REFUSED || reply.answer == TIDE__DUPLICATE;
+    /* a key refuses a path that somebody has made since the transaction began */
+    bool refused = reply.answer == TIDE__REFUSED;
     if (code == TIDE_OK && !done && (refused || !tide__patience_again(&patience)))
       code = tide__mongo_fail(store, "writing", &reply, error);
     tide__reply_free(&reply);
@@ -300,8 +343,11 @@ static int commit_apart(tide__mongo *store, tide__connection *connection, const 
   code = tide__mongo_write_documents(store, connection, database, NULL, documents, count, &reply,
                                      error);
   tide__reply_free(&reply);
-  if (code == TIDE_OK) code = commit_alone(store, connection, database, c, error);
-  return code;
+  if (code != TIDE_OK) return code;
+  cursor_commit ordered = *c;
+  ordered.ordered = true;
+  memcpy(ordered.behind, fence.id, CLAIM);
+  return commit_alone(store, connection, database, &ordered, error);
 }
 
 int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *thread,
@@ -323,7 +369,7 @@ int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *t
   if (code == TIDE_OK && count > 0)
     code = tide__mongo_transactions(store, connection, tenant->database, &able, error);
   if (code == TIDE_OK) {
-    code = count == 0 ? commit_alone(store, connection, tenant->database, &c, error)
+    code = count == 0 ? commit_in_order(store, connection, tenant->database, &c, error)
            : able
                ? commit_together(store, connection, tenant->database, &c, documents, count, error)
                : commit_apart(store, connection, tenant->database, &c, documents, count, error);
