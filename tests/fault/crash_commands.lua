@@ -3,7 +3,7 @@
 -- again by the next process, with its commandId, and must be there once.
 --
 --   fault_launcher crash_commands.lua                        the test
---   lua5.4 crash_commands.lua writer FOLDER NUMBER SEED [WRITER:NUMBER:COUNT:ID ...]
+--   lua5.4 crash_commands.lua writer URI NUMBER SEED [WRITER:NUMBER:COUNT:ID ...]
 
 local tidelog = require "tidelog"
 
@@ -46,11 +46,11 @@ end
 
 -- ---- the process that is killed ------------------------------------------------------
 
-local function writer(folder, me, seed, ...)
+local function writer(uri, me, seed, ...)
   io.stdout:setvbuf "line"
   math.randomseed(seed)
   local actor = tidelog.Actor { id = "writer" .. me, tenant = TENANT, roles = {} }
-  local store = tidelog.open("sqlite:" .. folder)
+  local store = tidelog.open(uri)
   local ch = tidelog.CommandHandler(store, { Batch })
 
   local function send(w, number, count, id)
@@ -75,7 +75,7 @@ local function writer(folder, me, seed, ...)
     send(me, number, count, id)
     if math.random(60) == 1 then
       store:close()
-      store = tidelog.open("sqlite:" .. folder)
+      store = tidelog.open(uri)
       ch = tidelog.CommandHandler(store, { Batch })
     end
   end
@@ -88,7 +88,7 @@ if arg[1] == "writer" then return writer(arg[2], tonumber(arg[3]), tonumber(arg[
 local fault = require "tests.fault.fault"
 
 local KILLS = fault.count("TIDELOG_CRASH_KILLS", 50, 10)
-local PER_FOLDER = 10
+local PER_STORE = 10
 
 local kills, writers, resent, duplicates = 0, 0, 0, 0
 local total = { acknowledged = 0, found = 0, events = 0, lost = 0, unacknowledged = 0 }
@@ -126,8 +126,8 @@ local function read(store)
   return commits, states, position
 end
 
-local function check(folder, acks)
-  local store = tidelog.open("sqlite:" .. folder)
+local function check(uri, acks)
+  local store = tidelog.open(uri)
   local ok, counts = pcall(store.check, store, TENANT)
   if not fault.expect(ok, "check: %s", counts) then return {} end
   local commits, states, events = read(store)
@@ -172,14 +172,14 @@ local function listen(lines, acks)
 end
 
 while kills < KILLS and fault.failures == 0 do
-  local folder = fault.folder()
+  local uri = fault.place()
   local acks, again, counts = {}, {}, {}
-  for _ = 1, PER_FOLDER // 2 do
+  for _ = 1, PER_STORE // 2 do
     local running = {}
     for i = 1, 2 do
       writers = writers + 1
       -- Both resend all: the same command comes from two processes at once, too.
-      local arguments = { "writer", folder, writers, math.random(1 << 40), table.unpack(again) }
+      local arguments = { "writer", uri, writers, math.random(1 << 40), table.unpack(again) }
       resent = resent + #again
       running[i] = fault.start(fault.lua("crash_commands.lua", arguments))
     end
@@ -201,11 +201,11 @@ while kills < KILLS and fault.failures == 0 do
       local w, number = command:match "^(%d+):(%d+):"
       if not acks[w .. "-" .. number] then again[#again + 1] = command end
     end
-    counts = check(folder, acks)
+    counts = check(uri, acks)
     if fault.failures > 0 or kills >= KILLS then break end
   end
   for key in pairs(total) do total[key] = total[key] + (counts[key] or 0) end
-  if fault.failures == 0 then fault.remove(folder) end
+  if fault.failures == 0 then fault.remove(uri) end
 end
 fault.expect(total.acknowledged > 0, "no command was acknowledged")
 fault.finish("commands: %d kills, %d commits acknowledged, %d commits (%d events) found, commits lost = %d; "

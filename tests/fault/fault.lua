@@ -13,6 +13,7 @@ local source = os.getenv "TIDELOG_SOURCE" or "."
 local build = os.getenv "TIDELOG_BUILD" or "build"
 local began = process.clock()
 local folders = {}
+local places = 0
 
 fault.scripts = source .. "/tests/fault/"
 fault.programs = build .. "/tests/"
@@ -50,11 +51,22 @@ function fault.folder()
   return path
 end
 
+--- The URI of a new, empty store: in a folder or, beneath tests/mongodb/with_server, on its
+--- server, with databases of its own.
+function fault.place()
+  local server = os.getenv "TIDELOG_MONGODB_URI"
+  if not server then return "sqlite:" .. fault.folder() end
+  places = places + 1
+  return ("%s&tidelogPrefix=place%d-"):format(server, places)
+end
+
 function fault.shell(command, ...)
   return os.execute(command:format(...))
 end
 
 function fault.remove(path)
+  path = path:match "^sqlite:(.*)" or path
+  if path:find "^mongodb" then return end -- they end with their server
   fault.shell("chmod -R u+rwX '%s' 2>/dev/null; rm -rf '%s'", path, path)
   for i = #folders, 1, -1 do
     if folders[i] == path then table.remove(folders, i) end

@@ -1,9 +1,9 @@
--- Several processes run commands on one folder, on hot and on cold aggregates, without an
+-- Several processes run commands on one store, on hot and on cold aggregates, without an
 -- expectedVersion: the engine decides again where another was first. Then all of them send
 -- the same commands with the same commandIds.
 --
 --   fault_launcher processes.lua                    the test
---   lua5.4 processes.lua work FOLDER NUMBER SEED COMMANDS SAME
+--   lua5.4 processes.lua work URI NUMBER SEED COMMANDS SAME
 
 local tidelog = require "tidelog"
 
@@ -26,10 +26,10 @@ Account.events = {
   end,
 }
 
-local function work(folder, me, seed, commands, same)
+local function work(uri, me, seed, commands, same)
   math.randomseed(seed)
   io.stdout:setvbuf "line"
-  local ch = tidelog.CommandHandler(tidelog.open("sqlite:" .. folder), { Account })
+  local ch = tidelog.CommandHandler(tidelog.open(uri), { Account })
   local actor = tidelog.Actor { id = "worker" .. me, tenant = TENANT, roles = {} }
   local count = { ok = 0, gaveUp = 0, other = 0, amount = 0, duplicates = 0, written = 0 }
   print "ready"
@@ -81,7 +81,7 @@ local COMMANDS = fault.count("TIDELOG_FAULT_COMMANDS", 400, 80) -- of each
 local SAME = fault.quick and 30 or 120
 local PATIENCE = 90000 -- ms
 
-local folder = fault.folder()
+local uri = fault.place()
 local workers = {}
 
 local function say(pattern, worker)
@@ -97,7 +97,7 @@ local function say(pattern, worker)
 end
 
 for i = 1, WORKERS do
-  workers[i] = fault.start(fault.lua("processes.lua", { "work", folder, i, math.random(1 << 40), COMMANDS, SAME }))
+  workers[i] = fault.start(fault.lua("processes.lua", { "work", uri, i, math.random(1 << 40), COMMANDS, SAME }))
 end
 for _, worker in ipairs(workers) do say("^ready$", worker) end
 local began = fault.process.clock()
@@ -123,7 +123,7 @@ for _, worker in ipairs(workers) do worker:finish(5000, "a worker") end
 fault.expect(written == SAME and duplicates == SAME * (WORKERS - 1), "of %d commands sent %d times each, %d were "
   .. "written and %d known", SAME, WORKERS, written, duplicates)
 
-local store = tidelog.open("sqlite:" .. folder)
+local store = tidelog.open(uri)
 local checked = store:check(TENANT)
 local ch = tidelog.CommandHandler(store, { Account })
 local states, position, sum, ids = {}, 0, 0, {}
