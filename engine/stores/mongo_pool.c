@@ -23,7 +23,7 @@ void tide__mongo_start(void) {
   mongoc_init();
 }
 
-/* ---- One connection ---------------------------------------------------------------------- */
+/* ---- One connection ------------------------------------------------------------- */
 
 static int fail_client(tide__mongo *store, const bson_error_t *why, tide_error *error) {
   tide__reply reply = {.error = *why, .answer = TIDE__REFUSED};
@@ -77,7 +77,7 @@ static int new_connection(tide__mongo *store, const mongoc_uri_t *uri, tide__con
   return code;
 }
 
-/* ---- Who is there -------------------------------------------------------------------------- */
+/* ---- Who is there --------------------------------------------------------------- */
 
 static bool ask(tide__connection *connection, const char *command, const char *version,
                 tide__reply *reply) {
@@ -139,8 +139,7 @@ int tide__mongo_meet(tide__mongo *store, tide_error *error) {
   return code;
 }
 
-/* ---- The pool ---------------------------------------------------------------------------------
- */
+/* ---- The pool ------------------------------------------------------------------- */
 
 int tide__mongo_pop(tide__mongo *store, tide__connection **connection, tide_error *error) {
   struct timespec until;

@@ -21,24 +21,24 @@
 /* A thread's document as it was answered; the pointers are the reply's. */
 typedef struct answered {
   bool there;
-  bool admitted, again, apart, expired;
+  bool holds, admitted, again, apart, expired;
   const char *owner;
   int64_t token, until;
   const uint8_t *cursors;
   size_t size;
-  bool has_session; /* of a transaction that a reader before may have left open */
+  uint8_t last[CLAIM]; /* the last commit's name, all 0 where there was none */
+  bool has_session;    /* of a transaction that a reader before may have left open */
   uint8_t session[SESSION];
 } answered;
 
-static bool read_session(const bson_iter_t *field, uint8_t session[SESSION]) {
+static bool read_name(const bson_iter_t *field, uint8_t to[CLAIM]) {
   const uint8_t *data;
-  bson_subtype_t subtype;
   uint32_t size;
+  bson_subtype_t subtype;
   if (!BSON_ITER_HOLDS_BINARY(field)) return false;
   bson_iter_binary(field, &subtype, &size, &data);
-  if (size != SESSION) return false;
-  memcpy(session, data, SESSION);
-  return true;
+  if (size == CLAIM) memcpy(to, data, CLAIM);
+  return size == CLAIM;
 }
 
 static void read_fields(bson_iter_t *fields, answered *to) {
@@ -49,13 +49,15 @@ static void read_fields(bson_iter_t *fields, answered *to) {
       to->owner = bson_iter_utf8(fields, NULL);
     if (strcmp(key, "token") == 0) to->token = bson_iter_as_int64(fields);
     if (strcmp(key, "until") == 0) to->until = bson_iter_as_int64(fields);
+    if (strcmp(key, "last") == 0) (void)read_name(fields, to->last);
+    if (strcmp(key, "holds") == 0) to->holds = bson_iter_as_bool(fields);
     if (strcmp(key, "admitted") == 0) to->admitted = bson_iter_as_bool(fields);
     if (strcmp(key, "again") == 0) to->again = bson_iter_as_bool(fields);
     if (strcmp(key, "apart") == 0) to->apart = bson_iter_as_bool(fields);
     if (strcmp(key, "expired") == 0) to->expired = bson_iter_as_bool(fields);
     if (strcmp(key, "cursors") == 0 && !tide__body_of(fields, &to->cursors, &to->size))
       to->cursors = NULL;
-    if (strcmp(key, "left") == 0) to->has_session = read_session(fields, to->session);
+    if (strcmp(key, "left") == 0) to->has_session = read_name(fields, to->session);
   }
 }
 
@@ -80,7 +82,7 @@ static int copy_cursors(const answered *from, tide_bytes *to, tide_error *error)
   return TIDE_OK;
 }
 
-/* ---- Pipelines ------------------------------------------------------------------------------- */
+/* ---- Pipelines ------------------------------------------------------------------ */
 
 /* { $literal: BSON }: what users name is never taken for an expression. */
 static bson_t *literal(const uint8_t *data, size_t size) {
@@ -109,8 +111,7 @@ static bson_t *modify_command(const char *thread, bson_t *pipeline, bool upsert)
   return command;
 }
 
-/* ---- Leases
- * --------------------------------------------------------------------------------------- */
+/* ---- Leases --------------------------------------------------------------------- */
 
 /* `claim` is the request's own name: one that comes again, however late, changes nothing, and
 ** gets the same answer. `left` is the session of an owner that did not give its lease up. */
@@ -242,8 +243,7 @@ int tide__mongo_lease(tide_store *base, const char *name, const char *thread, co
   return code;
 }
 
-/* ---- Committing cursors
- * ------------------------------------------------------------------------------ */
+/* ---- Committing cursors --------------------------------------------------------- */
 
 typedef struct cursor_commit {
   const char *thread, *owner;
@@ -251,7 +251,18 @@ typedef struct cursor_commit {
   const tide_bytes *cursors; /* NULL: they stay */
   bool release;
   uint8_t id[CLAIM]; /* its own name */
+  bool ordered;      /* it must follow the commit `behind` */
+  uint8_t behind[CLAIM];
 } cursor_commit;
+
+/* Is the thread's last commit the one that this one must follow? */
+static bson_t *follows(const cursor_commit *c) {
+  static const uint8_t none[CLAIM];
+  if (!c->ordered) return BCON_NEW("$literal", BCON_BOOL(true));
+  return BCON_NEW("$eq", "[", "{", "$ifNull", "[", BCON_UTF8("$last"),
+                  BCON_BIN(BSON_SUBTYPE_BINARY, none, CLAIM), "]", "}",
+                  BCON_BIN(BSON_SUBTYPE_BINARY, c->behind, CLAIM), "]");
+}
 
 /* Every commit changes the document, so that in a transaction two of them never pass each
 ** other by. */
@@ -274,15 +285,18 @@ static bson_t *cursor_command(const cursor_commit *c) {
     BSON_APPEND_DOCUMENT(set, "cursors", chosen);
     bson_destroy(chosen);
   }
+  bson_t *behind = follows(c);
   bson_t *command = modify_command(
       c->thread,
       BCON_NEW("0", "{", "$set", "{", "again", "{", "$eq", "[", BCON_UTF8("$last"),
-               BCON_BIN(BSON_SUBTYPE_BINARY, c->id, sizeof c->id), "]", "}", "admitted", "{",
-               "$and", "[", "{", "$eq", "[", BCON_UTF8("$owner"), "{", "$literal",
-               BCON_UTF8(c->owner), "}", "]", "}", "{", "$eq", "[", BCON_UTF8("$token"),
-               BCON_INT64(c->token), "]", "}", "{", "$gt", "[", BCON_UTF8("$until"), NOW, "]", "}",
-               "]", "}", "}", "}", "1", "{", "$set", BCON_DOCUMENT(set), "}"),
+               BCON_BIN(BSON_SUBTYPE_BINARY, c->id, sizeof c->id), "]", "}", "holds", "{", "$and",
+               "[", "{", "$eq", "[", BCON_UTF8("$owner"), "{", "$literal", BCON_UTF8(c->owner), "}",
+               "]", "}", "{", "$eq", "[", BCON_UTF8("$token"), BCON_INT64(c->token), "]", "}", "{",
+               "$gt", "[", BCON_UTF8("$until"), NOW, "]", "}", "]", "}", "}", "}", "1", "{", "$set",
+               "{", "admitted", "{", "$and", "[", BCON_UTF8("$holds"), BCON_DOCUMENT(behind), "]",
+               "}", "}", "}", "2", "{", "$set", BCON_DOCUMENT(set), "}"),
       false);
+  bson_destroy(behind);
   bson_destroy(set);
   bson_destroy(cursors);
   return command;
@@ -297,16 +311,34 @@ static int judge(const cursor_commit *c, const answered *has, tide_error *error)
 /* One document: no transaction is needed. */
 static int commit_alone(tide__mongo *store, tide__connection *connection, const char *database,
                         const cursor_commit *c, tide_error *error) {
-  tide__reply reply;
-  bson_t *command = cursor_command(c);
-  int code = tide__mongo_do(store, connection, database, command, &reply, error);
-  if (code == TIDE_OK) {
-    answered has = read_value(&reply);
-    code = judge(c, &has, error);
+  tide__patience patience = tide__patience_begin(store);
+  cursor_commit next = *c;
+  for (;;) {
+    tide__reply reply;
+    answered has = {.owner = ""};
+    bson_t *command = cursor_command(&next);
+    int code = tide__mongo_do(store, connection, database, command, &reply, error);
+    if (code == TIDE_OK) has = read_value(&reply);
+    /* another commit was the last one: it says which */
+    bool passed = has.there && has.holds && !has.admitted && !has.again;
+    if (code == TIDE_OK && !passed) code = judge(c, &has, error);
+    tide__reply_free(&reply);
+    bson_destroy(command);
+    if (code != TIDE_OK || !passed) return code;
+    memcpy(next.behind, has.last, CLAIM);
+    if (!tide__patience_again(&patience))
+      return tide__fail_store(error, 1, "the cursors of %.100s are committed by others, too",
+                              c->thread);
   }
-  tide__reply_free(&reply);
-  bson_destroy(command);
-  return code;
+}
+
+/* Cursors that come late, from a try that was given up, are not to go back: a commit follows the
+** one that was the last when it was made, which the first answer tells. */
+static int commit_in_order(tide__mongo *store, tide__connection *connection, const char *database,
+                           const cursor_commit *c, tide_error *error) {
+  cursor_commit ordered = *c;
+  ordered.ordered = c->cursors != NULL;
+  return commit_alone(store, connection, database, &ordered, error);
 }
 
 /* Says under which session this reader writes, so that whoever takes its lease over can end it. */
@@ -336,12 +368,10 @@ static int try_together(tide__mongo *store, tide__connection *connection, const 
                         const cursor_commit *c, const tide_document *documents, size_t count,
                         tide__patience *patience, tide__reply *reply, bool *done,
                         tide_error *error) {
-  mongoc_client_session_t *session = NULL;
+  int code = TIDE_OK;
   *done = false;
-  memset(reply, 0, sizeof *reply);
-  bson_init(&reply->bson);
-  int code = tide__mongo_begin(store, connection, &session, error);
-  if (code != TIDE_OK) return code;
+  mongoc_client_session_t *session = tide__mongo_begin(connection, reply);
+  if (session == NULL) return code;
   bson_t *command = cursor_command(c);
   connection->pinned = true; /* the session is its client's */
   note_session(connection, database, c, session);
@@ -360,7 +390,7 @@ static int try_together(tide__mongo *store, tide__connection *connection, const 
   }
   if (code == TIDE_OK && !*done && reply->answer == TIDE__DONE) {
     tide__reply_free(reply);
-    tide__mongo_commit(session, patience, reply);
+    tide__mongo_commit(connection, session, patience, reply);
     *done = reply->answer == TIDE__DONE;
   }
   mongoc_client_session_destroy(session); /* aborts what is not committed */
@@ -377,7 +407,8 @@ static int commit_together(tide__mongo *store, tide__connection *connection, con
     bool done;
     int code = try_together(store, connection, database, c, documents, count, &patience, &reply,
                             &done, error);
-    bool refused = reply.answer == TIDE__REFUSED || reply.answer == TIDE__DUPLICATE;
+    /* a key refuses a path that somebody has made since the transaction began */
+    bool refused = reply.answer == TIDE__REFUSED;
     if (code == TIDE_OK && !done && (refused || !tide__patience_again(&patience)))
       code = tide__mongo_fail(store, "writing", &reply, error);
     tide__reply_free(&reply);
@@ -401,8 +432,11 @@ static int commit_apart(tide__mongo *store, tide__connection *connection, const 
   code = tide__mongo_write_documents(store, connection, database, NULL, documents, count, &reply,
                                      error);
   tide__reply_free(&reply);
-  if (code == TIDE_OK) code = commit_alone(store, connection, database, c, error);
-  return code;
+  if (code != TIDE_OK) return code;
+  cursor_commit ordered = *c;
+  ordered.ordered = true;
+  memcpy(ordered.behind, fence.id, CLAIM);
+  return commit_alone(store, connection, database, &ordered, error);
 }
 
 int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *thread,
@@ -424,7 +458,7 @@ int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *t
   if (code == TIDE_OK && count > 0)
     code = tide__mongo_transactions(store, connection, tenant->database, &able, error);
   if (code == TIDE_OK) {
-    code = count == 0 ? commit_alone(store, connection, tenant->database, &c, error)
+    code = count == 0 ? commit_in_order(store, connection, tenant->database, &c, error)
            : able
                ? commit_together(store, connection, tenant->database, &c, documents, count, error)
                : commit_apart(store, connection, tenant->database, &c, documents, count, error);
@@ -433,8 +467,7 @@ int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *t
   return code;
 }
 
-/* ---- Threads as they stand
- * ---------------------------------------------------------------------------- */
+/* ---- Threads as they stand ------------------------------------------------------ */
 
 int tide__mongo_list_threads(tide_store *base, const char *name, const char *after, size_t limit,
                              tide_bytes *names, size_t *count, tide_error *error) {
