@@ -170,7 +170,7 @@ void tide__mongo_apply(tide__mongo_tenant *tenant, const tide_commit *commit) {
  */
 
 /* Is it one of those in flight? Then its writer need not send it again. */
-static void tell(tide__mongo_tenant *tenant, const tide_commit *commit, const uint8_t *id) {
+static bool tell(tide__mongo_tenant *tenant, const tide_commit *commit, const uint8_t *id) {
   for (size_t i = 0; i < tenant->proposal_count; i++) {
     tide__proposal *p = &tenant->proposals[i];
     if (p->outcome != 0 || memcmp(p->id, id, TIDE__COMMIT_ID) != 0) continue;
@@ -178,8 +178,9 @@ static void tell(tide__mongo_tenant *tenant, const tide_commit *commit, const ui
     p->commit->position = commit->position;
     p->commit->time = commit->time;
     memcpy(p->commit->hash, commit->hash, TIDE_HASH_SIZE);
-    return;
+    return true;
   }
+  return false;
 }
 
 int tide__mongo_fail_hole(tide__mongo_tenant *tenant, int64_t expected, int64_t found,
@@ -212,7 +213,7 @@ static int apply_page(tide__mongo_tenant *tenant, const tide__reply *reply, size
       break;
     }
     tide__mongo_apply(tenant, &commit);
-    tell(tenant, &commit, id);
+    if (!tell(tenant, &commit, id)) tenant->others = tide__monotonic();
     *moved = true;
   }
   if (code == TIDE_OK) tenant->looked = tide__monotonic();
