@@ -85,8 +85,7 @@ end
 --- Kills one, and takes its last words.
 function workers.kill(worker)
   worker:kill()
-  worker:drain(1000)
-  for _, line in ipairs(worker.lines) do workers.said[#workers.said + 1] = line end
+  for _, line in ipairs(worker:drain(1000)) do workers.said[#workers.said + 1] = line end
 end
 
 --- Proves, by a process of its own, that what they said is there, and nothing else.
