@@ -122,7 +122,6 @@ struct tide__mongo_tenant {
   bool torn;                 /* and that is a tombstone */
   int64_t looked;            /* when the last commit was last seen to be there, ms */
   tide__map known_next;      /* versions that come next, as of the head or later */
-  bson_t *resume;            /* where the change stream goes on, or NULL */
   tide__proposal *proposals; /* those in flight */
   size_t proposal_count;
 };
