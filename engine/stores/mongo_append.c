@@ -18,7 +18,10 @@
 
 #define COMMANDS_ASKED 100 /* of an import, in one query */
 
-#define PAUSE_AGAINST_OTHERS 4 /* at most 2^4 ms */
+#define PAUSE_AGAINST_OTHERS 4    /* at most 2^4 ms */
+#define OTHERS_STAY          1000 /* ms: who wrote this long ago may write again    */
+#define SLICE                100  /* ms that one of several writers goes on alone   */
+#define TURN                 20   /* ms that it leaves the others then: longer than their pauses */
 
 typedef struct group {
   tide__mongo *store;
@@ -295,7 +298,21 @@ static void acknowledge(group *g) {
     if (p->commit->position == g->tenant->head.position) tide__mongo_apply(g->tenant, p->commit);
   }
   g->tenant->looked = tide__monotonic();
+  const int64_t now = g->tenant->looked, alone = now - g->tenant->others;
+  if (alone >= SLICE && alone < OTHERS_STAY && now - g->tenant->turn >= SLICE)
+    g->tenant->turn = now + TURN;
   (void)pthread_mutex_unlock(&g->tenant->lock);
+}
+
+/* Who has just got a group in knows the head best, and would be the first for ever: where
+** others write, too, it pauses now and then, so that one of them gets in and goes on. */
+static int take_turn(const group *g, tide_error *error) {
+  (void)pthread_mutex_lock(&g->tenant->lock);
+  const int64_t left = g->tenant->turn - tide__monotonic();
+  (void)pthread_mutex_unlock(&g->tenant->lock);
+  if (left <= 0) return TIDE_OK;
+  tide__mongo_sleep(left);
+  return tide__mongo_catch_up(g->store, g->connection, g->tenant, NULL, error);
 }
 
 /* The proposal that a unique key refused. */
@@ -349,13 +366,14 @@ static int resolve(group *g, tide__patience *patience, tide_error *error) {
     size_t before = open_proposals(g);
     if (reply.answer == TIDE__DUPLICATE) read_refusal(g, &reply);
     g->uncertain = g->uncertain || reply.answer == TIDE__UNRESOLVED;
+    /* the pause comes first: what is read behind it is what the next try is placed on */
+    bool again = tide__patience_again(patience);
     code = tide__mongo_catch_up(g->store, g->connection, g->tenant, &news, error);
     if (reply.answer == TIDE__DUPLICATE) atomic_fetch_add(&g->store->reproposals, 1);
     /* who has just got on tries again at once; against others, not much later than they */
     if (open_proposals(g) < before) patience->attempt = 0;
     if (news && patience->attempt > PAUSE_AGAINST_OTHERS) patience->attempt = PAUSE_AGAINST_OTHERS;
-    if (code == TIDE_OK && open_proposals(g) > 0 && !tide__patience_again(patience))
-      code = give_up(g, &reply, error);
+    if (code == TIDE_OK && open_proposals(g) > 0 && !again) code = give_up(g, &reply, error);
   }
   tide__reply_free(&reply);
   return code;
@@ -433,6 +451,8 @@ static int propose(group *g, tide_error *error) {
     code = begin_import(g, error);
   else if (code == TIDE_OK && !warm)
     code = tide__mongo_catch_up(g->store, g->connection, g->tenant, NULL, error);
+  else if (code == TIDE_OK)
+    code = take_turn(g, error);
   while (code == TIDE_OK && open_proposals(g) > 0) {
     code = ask_versions(g, error);
     if (code == TIDE_OK) code = decide(g, &refused, error);

@@ -39,8 +39,9 @@
 typedef struct tide__mongo_uri {
   mongoc_uri_t *uri;
   char prefix[TIDE__PREFIX_MAX + 1];
-  char *place;  /* the hosts, for messages */
-  char *secret; /* what must not show: the password, "" where there is none */
+  char *place;   /* the hosts, for messages */
+  char *secret;  /* what must not show: the password, "" where there is none */
+  char *written; /* the same as it is written in the string, %-escaped */
 } tide__mongo_uri;
 
 /* Reads "mongodb://…" or "mongodb+srv://…". TIDE_INVALID_ARGUMENT "uri" with a message
@@ -121,6 +122,8 @@ struct tide__mongo_tenant {
   int64_t last;              /* position of the last commit before the head, -1 */
   bool torn;                 /* and that is a tombstone */
   int64_t looked;            /* when the last commit was last seen to be there, ms */
+  int64_t others;            /* when a commit of another process was last read, ms */
+  int64_t turn;              /* when they were last let go first: until then, ms */
   tide__map known_next;      /* versions that come next, as of the head or later */
   tide__proposal *proposals; /* those in flight */
   size_t proposal_count;

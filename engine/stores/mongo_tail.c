@@ -178,12 +178,13 @@ void tide__mongo_settle(tide__proposal *proposal, tide_outcome outcome, const ti
 }
 
 /* Is it one of those in flight? Then its writer need not send it again. */
-static void tell(tide__mongo_tenant *tenant, const tide_commit *commit, const uint8_t *id) {
+static bool tell(tide__mongo_tenant *tenant, const tide_commit *commit, const uint8_t *id) {
   for (size_t i = 0; i < tenant->proposal_count; i++) {
     if (memcmp(tenant->proposals[i].id, id, TIDE__COMMIT_ID) != 0) continue;
     tide__mongo_settle(&tenant->proposals[i], TIDE_APPENDED, commit);
-    return;
+    return true;
   }
+  return false;
 }
 
 int tide__mongo_fail_hole(tide__mongo_tenant *tenant, int64_t expected, int64_t found,
@@ -216,7 +217,7 @@ static int apply_page(tide__mongo_tenant *tenant, const tide__reply *reply, size
       break;
     }
     tide__mongo_apply(tenant, &commit);
-    tell(tenant, &commit, id);
+    if (!tell(tenant, &commit, id)) tenant->others = tide__monotonic();
     *moved = true;
   }
   if (code == TIDE_OK) tenant->looked = tide__monotonic();
