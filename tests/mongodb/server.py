@@ -25,6 +25,7 @@ import base64
 import contextlib
 import ctypes
 import os
+import random
 import select
 import shutil
 import signal
@@ -65,9 +66,13 @@ def die_with_parent():
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """One that no client gets for its own end: while the server is down such a client could
+    connect to itself, and keep the port from the server."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 # ---- certificates ------------------------------------------------------------------------
