@@ -61,12 +61,13 @@ static tide__mongo_tenant *new_tenant(const tide__mongo *store, const char *name
   return made;
 }
 
-/* Forgets the tenant that was used least lately, where there are too many. */
-static void forget_one(tide__mongo *store) {
+/* Forgets the tenant that was used least lately, where there are too many; not this one. */
+static void forget_one(tide__mongo *store, const tide__mongo_tenant *kept) {
   tide__mongo_tenant **oldest = NULL;
   if (store->open <= store->max_open) return;
   for (tide__mongo_tenant **at = &store->tenants; *at != NULL; at = &(*at)->next)
-    if ((*at)->users == 0 && (oldest == NULL || (*at)->used < (*oldest)->used)) oldest = at;
+    if (*at != kept && (*at)->users == 0 && (oldest == NULL || (*at)->used < (*oldest)->used))
+      oldest = at;
   if (oldest == NULL) return;
   tide__mongo_tenant *out = *oldest;
   *oldest = out->next;
@@ -88,7 +89,7 @@ int tide__mongo_take(tide__mongo *store, const char *name, tide__mongo_tenant **
     store->tenants = found;
     store->open++;
     found->users++;
-    forget_one(store);
+    forget_one(store, found);
   } else if (found != NULL) {
     found->users++;
   }
@@ -103,7 +104,7 @@ void tide__mongo_give(tide__mongo *store, tide__mongo_tenant *tenant) {
   if (tenant == NULL) return;
   (void)pthread_mutex_lock(&store->lock);
   tenant->users--;
-  forget_one(store);
+  forget_one(store, NULL);
   (void)pthread_mutex_unlock(&store->lock);
 }
 
@@ -247,7 +248,8 @@ int tide__mongo_transactions(tide__mongo *store, tide__connection *connection, c
     if (reply.answer != TIDE__UNRESOLVED) {
       *able = reply.answer == TIDE__DONE;
       int code = TIDE_OK;
-      if (reply.code == 13 || reply.code == 18) /* that says nothing of transactions */
+      if (reply.code == 13 || reply.code == 18 ||
+          reply.code == 8000) /* that says nothing of transactions */
         code = tide__mongo_fail(store, "reading", &reply, error);
       else
         atomic_store(&store->transactions, *able ? TIDE__ABLE : TIDE__UNABLE);

@@ -15,13 +15,15 @@
 /* ---- What an answer means ------------------------------------------------------- */
 
 /* The server's codes after which the same command may succeed, and before which it may have
-** been done in part. Those of failovers, shutdowns and time-outs, of a snapshot or a
-** concern that is not there yet, of a conflict inside the database, of a busy service. */
+** been done in part. Those of failovers, shutdowns, interruptions and time-outs, of a snapshot, a
+** route or a concern that is not there yet, of a conflict inside the database, of a busy service.
+*/
 static bool is_passing(int code) {
-  static const int codes[] = {6,     7,     24,    46,    50,    64,    79,    89,    91,
-                              100,   112,   117,   134,   189,   202,   246,   251,   262,
-                              276,   279,   290,   317,   358,   384,   9001,  10058, 10107,
-                              11600, 11602, 12586, 12587, 13388, 13435, 13436, 16500};
+  static const int codes[] = {
+      6,   7,    24,    46,    50,    63,    64,    79,    89,    91,    100,   112,   117,
+      133, 134,  150,   175,   189,   202,   211,   215,   239,   246,   249,   250,   251,
+      262, 272,  276,   279,   290,   317,   319,   355,   358,   363,   365,   384,   402,
+      407, 9001, 10058, 10107, 11600, 11601, 11602, 12586, 12587, 13388, 13435, 13436, 16500};
   for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
     if (codes[i] == code) return true;
   return false;
@@ -38,19 +40,21 @@ static bool has_label(const bson_t *reply, const char *label) {
 }
 
 /* Which key refused a document: by its pattern, or, for servers without, by the name of the
-** index in the text. */
+** index in the text. The first such name is the server's: values that users gave come later. */
 static void read_key(tide__reply *reply, bson_iter_t *pattern, const char *text) {
   static const struct {
     const char *index, *key;
-  } names[] = {{"index: _id_", "_id"}, {"index: aggregate", "type"}, {"index: command", "type"}};
+  } names[] = {{"_id_", "_id"}, {"aggregate", "type"}, {"command", "type"}};
   if (pattern != NULL) {
     for (bool first = true; bson_iter_next(pattern); first = false) {
       if (first) bson_strncpy(reply->key, bson_iter_key(pattern), sizeof reply->key);
       if (strcmp(bson_iter_key(pattern), "commandId") == 0) reply->on_command = true;
     }
   }
-  for (size_t i = 0; i < sizeof names / sizeof *names && reply->key[0] == '\0'; i++) {
-    if (text == NULL || strstr(text, names[i].index) == NULL) continue;
+  const char *name = text == NULL ? NULL : strstr(text, "index: ");
+  for (size_t i = 0; name != NULL && i < sizeof names / sizeof *names; i++) {
+    if (reply->key[0] != '\0') return;
+    if (strncmp(name + strlen("index: "), names[i].index, strlen(names[i].index)) != 0) continue;
     bson_strncpy(reply->key, names[i].key, sizeof reply->key);
     reply->on_command = i == 2;
   }
@@ -90,8 +94,9 @@ static tide__answer answer_of_code(int code) {
 /* What failed before the server answered. */
 static tide__answer answer_of_client(const bson_error_t *error) {
   switch (error->domain) {
+  case MONGOC_ERROR_PROTOCOL: /* a server that is too old stays so */
+    return error->code == MONGOC_ERROR_PROTOCOL_BAD_WIRE_VERSION ? TIDE__REFUSED : TIDE__UNRESOLVED;
   case MONGOC_ERROR_STREAM:
-  case MONGOC_ERROR_PROTOCOL:
   case MONGOC_ERROR_SERVER_SELECTION:
   case MONGOC_ERROR_WRITE_CONCERN:
     return TIDE__UNRESOLVED;

@@ -162,7 +162,7 @@ int tide__mongo_pop(tide__mongo *store, tide__connection **connection, tide_erro
     waited = pthread_cond_timedwait(&store->returned, &store->lock, &until);
   if (store->idle_count > 0) {
     *connection = store->idle[--store->idle_count];
-  } else if (waited != 0) {
+  } else if (store->clients >= most) {
     code = tide__fail_store(error, 1, "all of %d connections to MongoDB at %.100s are in use", most,
                             store->uri.place);
   } else {

@@ -12,6 +12,7 @@
 
 #define NAMESPACE_EXISTS   48
 #define UNAUTHORIZED       13
+#define OTHER_NAME         85 /* the same index is there by another name */
 #define UNAUTHORIZED_ATLAS 8000
 
 /* ---- The mark ------------------------------------------------------------------- */
@@ -139,13 +140,14 @@ static int create_indexes(tide__mongo *store, tide__connection *connection, cons
   tide__reply reply;
   bson_t *command = indexes_command();
   int code = tide__mongo_do(store, connection, database, command, &reply, error);
-  bool denied = reply.code == UNAUTHORIZED || reply.code == UNAUTHORIZED_ATLAS;
+  bool others =
+      reply.code == UNAUTHORIZED || reply.code == UNAUTHORIZED_ATLAS || reply.code == OTHER_NAME;
   if (code == TIDE_OK && reply.answer == TIDE__DUPLICATE)
     code = tide__mongo_fail(store, "creating indexes over what is there", &reply, error);
   tide__reply_free(&reply);
   bson_destroy(command);
   /* Whose role may not make them can use those that others made. */
-  return denied ? check_indexes(store, connection, database, error) : code;
+  return others ? check_indexes(store, connection, database, error) : code;
 }
 
 /* A database without our mark that has events already is somebody else's. */

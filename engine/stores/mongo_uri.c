@@ -96,18 +96,23 @@ static bool set_defaults(mongoc_uri_t *uri) {
          set_default(uri, MONGOC_URI_SERVERSELECTIONTIMEOUTMS, SELECTION_TIMEOUT);
 }
 
-/* Where the hosts begin, behind what may be a user and a password. */
-static const char *hosts_of(const char *text) {
+/* Where the hosts begin, behind what may be a user and a password. Up to the end, where nobody
+** has found the string valid: a password may hold a '/' that should have been escaped. */
+static const char *hosts_of(const char *text, bool valid) {
   const char *authority = strstr(text, "//") + 2, *hosts = authority;
-  /* Up to the end: a password may hold a '/' that should have been escaped. */
-  for (const char *c = authority; *c != '\0'; c++)
+  const size_t size = valid ? strcspn(authority, "/?") : strlen(authority);
+  for (const char *c = authority; c < authority + size; c++)
     if (*c == '@') hosts = c + 1;
   return hosts;
 }
 
+static char *place_of(const char *hosts) {
+  return strndup(hosts, strcspn(hosts, "/?"));
+}
+
 /* The password as it is written, up to the '@' in front of the hosts. */
 static char *written_password(const char *text) {
-  const char *user = strstr(text, "//") + 2, *hosts = hosts_of(text);
+  const char *user = strstr(text, "//") + 2, *hosts = hosts_of(text, true);
   const char *colon = hosts == user ? NULL : memchr(user, ':', (size_t)(hosts - user));
   return colon == NULL ? strdup("") : strndup(colon + 1, (size_t)(hosts - colon) - 2);
 }
@@ -118,8 +123,8 @@ int tide__mongo_uri_read(const char *text, tide__mongo_uri *to, tide_error *erro
   memset(to, 0, sizeof *to);
   char *copy = strdup(text);
   if (copy == NULL) return tide__fail_memory(error);
-  const char *hosts = hosts_of(copy);
-  to->place = strndup(hosts, strcspn(hosts, "/?"));
+  const char *hosts = hosts_of(copy, false);
+  to->place = place_of(hosts);
   int code = to->place == NULL ? tide__fail_memory(error) : TIDE_OK;
   if (code == TIDE_OK) code = take_prefix(copy, to->prefix, error);
   if (code != TIDE_OK) goto end;
@@ -133,7 +138,9 @@ int tide__mongo_uri_read(const char *text, tide__mongo_uri *to, tide_error *erro
                              "where : / ? @ in user and password are %-escaped");
     goto end;
   }
-  code = check_concerns(to->uri, error);
+  free(to->place);
+  to->place = place_of(hosts_of(copy, true));
+  code = to->place == NULL ? tide__fail_memory(error) : check_concerns(to->uri, error);
   if (code == TIDE_OK) code = check_files(to, error);
   if (code != TIDE_OK) goto end;
   password = mongoc_uri_get_password(to->uri);

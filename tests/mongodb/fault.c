@@ -99,12 +99,14 @@ int64_t fault_number(const bson_t *bson, const char *path) {
 
 static bson_t *run(const char *database, const bson_t *command) {
   bson_error_t error;
-  bson_t *reply = bson_new();
+  bson_t reply;
   mongoc_client_t *client = databases_client();
-  if (!mongoc_client_command_simple(client, database, command, NULL, reply, &error))
+  if (!mongoc_client_command_simple(client, database, command, NULL, &reply, &error))
     fail_msg("%s: %s", bson_as_relaxed_extended_json(command, NULL), error.message);
   mongoc_client_destroy(client);
-  return reply;
+  bson_t *copy = bson_copy(&reply);
+  bson_destroy(&reply);
+  return copy;
 }
 
 static void configure(const char *json) {
