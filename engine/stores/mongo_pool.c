@@ -25,10 +25,15 @@ void tide__mongo_start(void) {
 
 /* ---- One connection ---------------------------------------------------------------------- */
 
+/* libmongoc does not always say that it was in TLS where it failed. */
+static const char *connecting(const tide__mongo *store) {
+  return mongoc_uri_get_tls(store->uri.uri) ? "connecting by TLS" : "connecting";
+}
+
 static int fail_client(tide__mongo *store, const bson_error_t *why, tide_error *error) {
   tide__reply reply = {.error = *why, .answer = TIDE__REFUSED};
   if (why->domain == MONGOC_ERROR_STREAM) reply.answer = TIDE__UNRESOLVED;
-  return tide__mongo_fail(store, "connecting", &reply, error);
+  return tide__mongo_fail(store, connecting(store), &reply, error);
 }
 
 static int new_client(tide__mongo *store, const mongoc_uri_t *uri, mongoc_client_t **client,
@@ -128,7 +133,7 @@ int tide__mongo_meet(tide__mongo *store, tide_error *error) {
     (void)ask(connection, "isMaster", NULL, &hello); /* what it was called before */
   }
   if (hello.answer != TIDE__DONE) {
-    code = tide__mongo_fail(store, "connecting", &hello, error);
+    code = tide__mongo_fail(store, connecting(store), &hello, error);
   } else {
     name_server(store, connection, &hello.bson);
     store->versioned = ask(connection, "ping", "1", &ping);

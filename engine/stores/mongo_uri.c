@@ -1,10 +1,12 @@
 /* mongo_uri.c - MongoDB connection strings: what may stand in them, what is set where they
 ** say nothing, and what never shows. */
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "stores/mongo_store.h"
 
@@ -68,6 +70,20 @@ static int check_concerns(const mongoc_uri_t *uri, tide_error *error) {
   return TIDE_OK;
 }
 
+/* libmongoc tells of a file that it cannot read only in its log. */
+static int check_files(const tide__mongo_uri *uri, tide_error *error) {
+  static const char *const options[] = {"tlsCAFile", "tlsCertificateKeyFile"};
+  for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+    const char *file = mongoc_uri_get_option_as_utf8(uri->uri, options[i], NULL);
+    if (file == NULL || access(file, R_OK) == 0) continue;
+    const int why = errno;
+    return tide__fail_store(error, 0, "MongoDB at %.100s, connecting: %s %.200s cannot be read: %s",
+                            uri->place, options[i], file,
+                            why == ENOENT ? "there is no such file" : "it may not be opened");
+  }
+  return TIDE_OK;
+}
+
 static bool set_default(mongoc_uri_t *uri, const char *option, int32_t value) {
   return mongoc_uri_has_option(uri, option) || mongoc_uri_set_option_as_int32(uri, option, value);
 }
@@ -111,10 +127,12 @@ int tide__mongo_uri_read(const char *text, tide__mongo_uri *to, tide_error *erro
     goto end;
   }
   code = check_concerns(to->uri, error);
+  if (code == TIDE_OK) code = check_files(to, error);
   if (code != TIDE_OK) goto end;
   password = mongoc_uri_get_password(to->uri);
   to->secret = strdup(password == NULL ? "" : password);
-  if (to->secret == NULL || !set_defaults(to->uri)) code = tide__fail_memory(error);
+  if (to->secret == NULL || !set_defaults(to->uri))
+    code = tide__fail_memory(error);
 end:
   free(copy);
   if (code != TIDE_OK) tide__mongo_uri_free(to);
