@@ -285,6 +285,7 @@ int tide__mongo_fail(tide__mongo *store, const char *doing, const tide__reply *r
   for (char *c = text; *c != '\0'; c++)
     if ((unsigned char)*c < ' ') *c = ' ';
   mask(text, store->uri.secret);
+  mask(text, store->uri.written);
   if (reply->code == 13 || reply->code == 8000)
     hint = " (tidelog mongodb setup --print shows the role that is needed)";
   if (reply->code == 14031) hint = " (the disk of the database is full)";

@@ -39,8 +39,9 @@
 typedef struct tide__mongo_uri {
   mongoc_uri_t *uri;
   char prefix[TIDE__PREFIX_MAX + 1];
-  char *place;  /* the hosts, for messages */
-  char *secret; /* what must not show: the password, "" where there is none */
+  char *place;   /* the hosts, for messages */
+  char *secret;  /* what must not show: the password, "" where there is none */
+  char *written; /* the same as it is written in the string, %-escaped */
 } tide__mongo_uri;
 
 /* Reads "mongodb://…" or "mongodb+srv://…". TIDE_INVALID_ARGUMENT "uri" with a message

@@ -105,6 +105,13 @@ static const char *hosts_of(const char *text) {
   return hosts;
 }
 
+/* The password as it is written, up to the '@' in front of the hosts. */
+static char *written_password(const char *text) {
+  const char *user = strstr(text, "//") + 2, *hosts = hosts_of(text);
+  const char *colon = hosts == user ? NULL : memchr(user, ':', (size_t)(hosts - user));
+  return colon == NULL ? strdup("") : strndup(colon + 1, (size_t)(hosts - colon) - 2);
+}
+
 int tide__mongo_uri_read(const char *text, tide__mongo_uri *to, tide_error *error) {
   bson_error_t why;
   const char *password = NULL;
@@ -131,7 +138,8 @@ int tide__mongo_uri_read(const char *text, tide__mongo_uri *to, tide_error *erro
   if (code != TIDE_OK) goto end;
   password = mongoc_uri_get_password(to->uri);
   to->secret = strdup(password == NULL ? "" : password);
-  if (to->secret == NULL || !set_defaults(to->uri))
+  to->written = written_password(copy);
+  if (to->secret == NULL || to->written == NULL || !set_defaults(to->uri))
     code = tide__fail_memory(error);
 end:
   free(copy);
@@ -143,5 +151,6 @@ void tide__mongo_uri_free(tide__mongo_uri *uri) {
   if (uri->uri != NULL) mongoc_uri_destroy(uri->uri);
   free(uri->place);
   free(uri->secret);
+  free(uri->written);
   memset(uri, 0, sizeof *uri);
 }
