@@ -10,7 +10,7 @@
 
 #define MARK '~' /* behind the prefix of a tenant whose name MongoDB keeps for itself */
 
-/* ---- Tenants ---------------------------------------------------------------------- */
+/* ---- Tenants -------------------------------------------------------------------- */
 
 static bool is_reserved(const char *name) {
   return strcmp(name, "admin") == 0 || strcmp(name, "local") == 0 || strcmp(name, "config") == 0;
@@ -38,7 +38,6 @@ static void free_link(tide__link *link) {
 
 static void free_tenant(tide__mongo_tenant *tenant) {
   tide__map_free(&tenant->known_next, free_link);
-  if (tenant->resume != NULL) bson_destroy(tenant->resume);
   (void)pthread_mutex_destroy(&tenant->appending); /* nobody holds them */
   (void)pthread_mutex_destroy(&tenant->lock);
   free(tenant);
@@ -113,7 +112,7 @@ int tide__mongo_own(const tide__mongo *store, tide_error *error) {
   return tide__fail_store(error, 0, "the store was opened before a fork(): open another one");
 }
 
-/* ---- The names of the tenants -------------------------------------------------------- */
+/* ---- The names of the tenants --------------------------------------------------- */
 
 /* Is it a database of ours? Others may have names like a tenant's. */
 static int has_mark(tide__mongo *store, tide__connection *connection, const char *tenant, bool *has,
@@ -207,7 +206,7 @@ static int mongo_tenants(tide_store *base, tide_bytes *names, size_t *count, tid
   return code;
 }
 
-/* ---- What the database can ------------------------------------------------------------- */
+/* ---- What the database can ------------------------------------------------------ */
 
 /* A read inside a transaction: what there is of them shows there. */
 static void try_transaction(tide__connection *connection, const char *database,
@@ -311,7 +310,7 @@ static int mongo_describe(tide_store *base, const char *name, tide_bytes *bson, 
   return code;
 }
 
-/* ---- Opening and closing ------------------------------------------------------------------ */
+/* ---- Opening and closing -------------------------------------------------------- */
 
 static void mongo_close(tide_store *base) {
   tide__mongo *store = (tide__mongo *)base;

@@ -12,7 +12,7 @@
 #define LONGEST_PAUSE 200   /* ms */
 #define WRITE_TIMEOUT 10000 /* ms that the server waits for a majority */
 
-/* ---- What an answer means -------------------------------------------------------- */
+/* ---- What an answer means ------------------------------------------------------- */
 
 /* The server's codes after which the same command may succeed, and before which it may have
 ** been done in part. Those of failovers, shutdowns and time-outs, of a snapshot or a
@@ -129,7 +129,7 @@ void tide__reply_free(tide__reply *reply) {
   bson_destroy(&reply->bson);
 }
 
-/* ---- Sending ------------------------------------------------------------------------ */
+/* ---- Sending -------------------------------------------------------------------- */
 
 static bool append_write_concern(bson_t *options) {
   mongoc_write_concern_t *concern = mongoc_write_concern_new();
@@ -215,7 +215,7 @@ void tide__mongo_insert(tide__connection *connection, const char *database, cons
   finish(connection, reply, done);
 }
 
-/* ---- Patience ----------------------------------------------------------------------- */
+/* ---- Patience ------------------------------------------------------------------- */
 
 void tide__mongo_sleep(int64_t ms) {
   struct timespec left = {ms / 1000, (long)(ms % 1000) * 1000000};
@@ -267,7 +267,7 @@ int tide__mongo_do(tide__mongo *store, tide__connection *connection, const char 
   }
 }
 
-/* ---- Failing ---------------------------------------------------------------------------- */
+/* ---- Failing -------------------------------------------------------------------- */
 
 /* Masks a secret wherever it stands: whatever a server or a library puts into its text. */
 static void mask(char *text, const char *secret) {
@@ -295,7 +295,7 @@ int tide__mongo_fail(tide__mongo *store, const char *doing, const tide__reply *r
                           doing, text[0] == '\0' ? "no reason given" : text, hint);
 }
 
-/* ---- BSON that is read ------------------------------------------------------------------ */
+/* ---- BSON that is read ---------------------------------------------------------- */
 
 bool tide__batch(const tide__reply *reply, bson_iter_t *documents) {
   bson_iter_t top, batch;
@@ -387,11 +387,9 @@ int tide__names_keep(tide__names *list, const tide__reply *reply, size_t page, t
   return TIDE_OK;
 }
 
-/* ---- Transactions ----------------------------------------------------------------------- */
+/* ---- Transactions --------------------------------------------------------------- */
 
-int tide__mongo_begin(tide__mongo *store, tide__connection *connection,
-                      mongoc_client_session_t **session, tide_error *error) {
-  tide__reply failed = {.answer = TIDE__REFUSED};
+mongoc_client_session_t *tide__mongo_begin(tide__connection *connection, tide__reply *reply) {
   mongoc_session_opt_t *how = mongoc_session_opts_new();
   mongoc_transaction_opt_t *options = mongoc_transaction_opts_new();
   mongoc_read_concern_t *read = mongoc_read_concern_new();
@@ -403,29 +401,28 @@ int tide__mongo_begin(tide__mongo *store, tide__connection *connection,
   mongoc_write_concern_set_wtimeout_int64(write, WRITE_TIMEOUT);
   mongoc_transaction_opts_set_read_concern(options, read);
   mongoc_transaction_opts_set_write_concern(options, write);
-  int code = TIDE_OK;
-  *session = mongoc_client_start_session(tide__mongo_client(connection), how, &failed.error);
-  if (*session == NULL) {
-    failed.answer = answer_of_client(&failed.error);
-    code = tide__mongo_fail(store, "beginning a transaction", &failed, error);
-  } else if (!mongoc_client_session_start_transaction(*session, options, &failed.error)) {
-    mongoc_client_session_destroy(*session);
-    *session = NULL;
-    code = tide__mongo_fail(store, "beginning a transaction", &failed, error);
+  begin(reply);
+  mongoc_client_session_t *session =
+      mongoc_client_start_session(tide__mongo_client(connection), how, &reply->error);
+  if (session != NULL &&
+      !mongoc_client_session_start_transaction(session, options, &reply->error)) {
+    mongoc_client_session_destroy(session);
+    session = NULL;
   }
+  finish(connection, reply, session != NULL);
   mongoc_write_concern_destroy(write);
   mongoc_read_concern_destroy(read);
   mongoc_transaction_opts_destroy(options);
   mongoc_session_opts_destroy(how);
-  return code;
+  return session;
 }
 
-void tide__mongo_commit(mongoc_client_session_t *session, tide__patience *patience,
-                        tide__reply *reply) {
+void tide__mongo_commit(tide__connection *connection, mongoc_client_session_t *session,
+                        tide__patience *patience, tide__reply *reply) {
   for (;;) {
     begin(reply);
     bool done = mongoc_client_session_commit_transaction(session, fresh(reply), &reply->error);
-    tide__reply_read(reply, done);
+    finish(connection, reply, done);
     /* A write concern that failed says no more of the outcome than a lost answer. */
     bool unknown = reply->answer == TIDE__UNRESOLVED && !reply->transaction;
     if (!unknown || !tide__patience_again(patience)) return;

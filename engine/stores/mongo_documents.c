@@ -19,7 +19,7 @@ static int copy_bytes(tide_bytes *to, const uint8_t *data, size_t size, tide_err
   return TIDE_OK;
 }
 
-/* ---- One document -------------------------------------------------------------------------- */
+/* ---- One document --------------------------------------------------------------- */
 
 /* A document as it is stored. The pointers are the reply's. */
 typedef struct stored {
@@ -116,8 +116,7 @@ static void append_mark(bson_t *marks, uint32_t *count, const char *writer, int6
   bson_append_document_end(marks, &mark);
 }
 
-/* ---- Writing with the cursors, or alone --------------------------------------------------------
- */
+/* ---- Writing with the cursors, or alone ----------------------------------------- */
 
 /* Marks that the document is to have as they are given; none where nobody wrote it. */
 static void set_marks(bson_t *to, const tide_document *documents, size_t count, const char *path) {
@@ -211,8 +210,7 @@ static int write_all(tide__mongo *store, tide__connection *connection, const cha
   return code;
 }
 
-/* ---- Writing forward only
- * ------------------------------------------------------------------------ */
+/* ---- Writing forward only ------------------------------------------------------- */
 
 /* The new mark of a writer, -1 where it does not write this path. */
 static int64_t new_mark(const tide_document *documents, size_t count, const char *path,
@@ -359,13 +357,15 @@ static int put_together(tide__mongo *store, tide__connection *connection, const 
   tide__patience patience = tide__patience_begin(store);
   for (;;) {
     tide__reply reply;
-    mongoc_client_session_t *session = NULL;
-    int code = tide__mongo_begin(store, connection, &session, error);
-    if (code != TIDE_OK) return code;
-    code = write_all(store, connection, database, session, documents, count, &reply, error);
-    if (reply.answer == TIDE__DONE) {
+    int code = TIDE_OK;
+    mongoc_client_session_t *session = tide__mongo_begin(connection, &reply);
+    if (session != NULL) {
       tide__reply_free(&reply);
-      tide__mongo_commit(session, &patience, &reply);
+      code = write_all(store, connection, database, session, documents, count, &reply, error);
+    }
+    if (session != NULL && reply.answer == TIDE__DONE) {
+      tide__reply_free(&reply);
+      tide__mongo_commit(connection, session, &patience, &reply);
     }
     mongoc_client_session_destroy(session); /* aborts what is not committed */
     bool done = reply.answer == TIDE__DONE;
@@ -405,8 +405,7 @@ int tide__mongo_put_documents(tide_store *base, const char *name, const tide_doc
   return code;
 }
 
-/* ---- Listing
- * --------------------------------------------------------------------------------------- */
+/* ---- Listing -------------------------------------------------------------------- */
 
 static bson_t *list_command(const char *relation, const char *from, int64_t limit) {
   return BCON_NEW("find", BCON_UTF8("documents"), "filter", "{", "_id", "{", relation,
@@ -447,8 +446,7 @@ int tide__mongo_list_documents(tide_store *base, const char *name, const char *p
   return TIDE_OK;
 }
 
-/* ---- Snapshots
- * --------------------------------------------------------------------------------------- */
+/* ---- Snapshots ------------------------------------------------------------------ */
 
 static bool is_binary_of(const bson_iter_t *field, uint32_t size, const uint8_t **data) {
   bson_subtype_t subtype;

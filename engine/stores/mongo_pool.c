@@ -23,7 +23,12 @@ void tide__mongo_start(void) {
   mongoc_init();
 }
 
-/* ---- One connection ---------------------------------------------------------------------- */
+/* ---- One connection ------------------------------------------------------------- */
+
+/* libmongoc does not always say that it was in TLS where it failed. */
+static const char *connecting(const tide__mongo *store) {
+  return mongoc_uri_get_tls(store->uri.uri) ? "connecting by TLS" : "connecting";
+}
 
 /* libmongoc does not always say that it was in TLS where it failed. */
 static const char *connecting(const tide__mongo *store) {
@@ -82,7 +87,7 @@ static int new_connection(tide__mongo *store, const mongoc_uri_t *uri, tide__con
   return code;
 }
 
-/* ---- Who is there -------------------------------------------------------------------------- */
+/* ---- Who is there --------------------------------------------------------------- */
 
 static bool ask(tide__connection *connection, const char *command, const char *version,
                 tide__reply *reply) {
@@ -144,8 +149,7 @@ int tide__mongo_meet(tide__mongo *store, tide_error *error) {
   return code;
 }
 
-/* ---- The pool ---------------------------------------------------------------------------------
- */
+/* ---- The pool ------------------------------------------------------------------- */
 
 int tide__mongo_pop(tide__mongo *store, tide__connection **connection, tide_error *error) {
   struct timespec until;

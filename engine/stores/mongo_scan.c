@@ -70,7 +70,7 @@ void tide__mongo_scan_close(tide_scan *base) {
   free(scan);
 }
 
-/* ---- Pages ------------------------------------------------------------------------------ */
+/* ---- Pages ---------------------------------------------------------------------- */
 
 static bson_t *page_command(const mongo_scan *scan, const char *relation, int64_t start, int sort,
                             int64_t limit) {
@@ -165,7 +165,7 @@ static int read_page(mongo_scan *scan, tide__connection *connection, tide__mongo
   return code;
 }
 
-/* ---- One commit -------------------------------------------------------------------------- */
+/* ---- One commit ----------------------------------------------------------------- */
 
 /* Does it follow the one before it? */
 static bool follows(const mongo_scan *scan, const tide_commit *c) {

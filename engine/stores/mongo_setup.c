@@ -14,7 +14,7 @@
 #define UNAUTHORIZED       13
 #define UNAUTHORIZED_ATLAS 8000
 
-/* ---- The mark --------------------------------------------------------------------------- */
+/* ---- The mark ------------------------------------------------------------------- */
 
 bool tide__mongo_is_known(tide__mongo_tenant *tenant) {
   (void)pthread_mutex_lock(&tenant->lock);
@@ -59,7 +59,7 @@ int tide__mongo_know(tide__mongo *store, tide__connection *connection, tide__mon
   return TIDE_OK;
 }
 
-/* ---- Collections and indexes -------------------------------------------------------------- */
+/* ---- Collections and indexes ---------------------------------------------------- */
 
 static int create_collection(tide__mongo *store, tide__connection *connection, const char *database,
                              const char *name, tide_error *error) {
@@ -216,7 +216,7 @@ int tide__mongo_setup(tide_store *base, const char *name, tide_error *error) {
   return code;
 }
 
-/* ---- The check on demand --------------------------------------------------------------------- */
+/* ---- The check on demand -------------------------------------------------------- */
 
 /* No document of events has an _id that is no position: the order would not show it. */
 static int check_ids(tide__mongo *store, tide__connection *connection,
@@ -252,8 +252,7 @@ int tide__mongo_check(tide_store *base, const char *name, tide_error *error) {
   return code;
 }
 
-/* ---- Closing a hole ----------------------------------------------------------------------------
- */
+/* ---- Closing a hole ------------------------------------------------------------- */
 
 /* The commit at or behind `position` in the order, forwards or backwards; *found false: none. */
 static int neighbour(tide__mongo *store, tide__connection *connection,

@@ -88,10 +88,18 @@ typedef struct tide__mongo {
 /* A commit that is being proposed. */
 typedef struct tide__proposal {
   tide_commit *commit;
-  tide_outcome outcome; /* 0: not decided */
   uint8_t id[TIDE__COMMIT_ID];
+  /* Under the tenant's lock: who reads the tail may find it. */
+  tide_outcome outcome; /* 0: not decided */
+  int64_t position;     /* what it was decided by: itself, or the first with its command */
+  int64_t time;
+  uint8_t hash[TIDE_HASH_SIZE];
+  /* Its writer's alone: */
+  int64_t next;         /* the aggregate's next version as of some moment, -1 */
   bool sent;            /* in the group that was sent last                    */
+  bool tried;           /* in one that was sent                               */
   bool mismatch;        /* its version is not the next one that is known      */
+  bool overtaken;       /* it was tried, and the next one is a later one      */
   bool look_at_version; /* a key refused it: ask the database                 */
   bool look_at_command;
 } tide__proposal;
@@ -109,12 +117,14 @@ struct tide__mongo_tenant {
   bool known;                /* its database has our mark */
   bool ready;                /* and its indexes */
   bool warm;                 /* the head was read once */
+  int64_t forgotten;         /* how often all that was known was forgotten */
   tide_head head;
   int64_t last;              /* position of the last commit before the head, -1 */
   bool torn;                 /* and that is a tombstone */
   int64_t looked;            /* when the last commit was last seen to be there, ms */
+  int64_t others;            /* when a commit of another process was last read, ms */
+  int64_t turn;              /* when they were last let go first: until then, ms */
   tide__map known_next;      /* versions that come next, as of the head or later */
-  bson_t *resume;            /* where the change stream goes on, or NULL */
   tide__proposal *proposals; /* those in flight */
   size_t proposal_count;
 };
@@ -244,12 +254,12 @@ int tide__names_keep(tide__names *list, const tide__reply *reply, size_t page, t
 
 /* ---- Transactions ------------------------------------------------------------------------ */
 
-/* Begins one in a new session, to be destroyed, which aborts what is not committed. */
-int tide__mongo_begin(tide__mongo *store, tide__connection *connection,
-                      mongoc_client_session_t **session, tide_error *error);
+/* Begins one in a new session, to be destroyed, which aborts what is not committed. NULL: the
+** reply says why. */
+mongoc_client_session_t *tide__mongo_begin(tide__connection *connection, tide__reply *reply);
 /* Commits, again while the outcome is unknown. reply->answer UNRESOLVED: run it once more. */
-void tide__mongo_commit(mongoc_client_session_t *session, tide__patience *patience,
-                        tide__reply *reply);
+void tide__mongo_commit(tide__connection *connection, mongoc_client_session_t *session,
+                        tide__patience *patience, tide__reply *reply);
 
 /* ---- A tenant's database ---------------------------------------------------------------- */
 
@@ -273,12 +283,15 @@ int tide__mongo_fail_hole(tide__mongo_tenant *tenant, int64_t expected, int64_t 
 ** the database was dropped or put back to an older state, and all that was known is forgotten. */
 int tide__mongo_look(tide__mongo *store, tide__connection *connection, tide__mongo_tenant *tenant,
                      tide_error *error);
+int tide__mongo_fail_other_log(const tide__mongo_tenant *tenant, tide_error *error);
 /* The aggregate's next version: what is known, -1 where nothing is. Under tenant->lock. */
 int64_t tide__mongo_known_next(const tide__mongo_tenant *tenant, const char *type, const char *id);
 /* Asks the database for it, and knows it then. */
 int tide__mongo_find_next(tide__mongo *store, tide__connection *connection,
                           tide__mongo_tenant *tenant, const char *type, const char *id,
                           int64_t *next, tide_error *error);
+/* Decides a proposal that is open, by what was found (NULL: nothing). Under tenant->lock. */
+void tide__mongo_settle(tide__proposal *proposal, tide_outcome outcome, const tide_commit *found);
 /* Moves the head behind a commit that begins at it. Under tenant->lock. */
 void tide__mongo_apply(tide__mongo_tenant *tenant, const tide_commit *commit);
 

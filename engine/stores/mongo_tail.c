@@ -18,7 +18,7 @@
 #define LOOK_PAUSE  100 /* ms */
 #define NUMBER_MOST (INT64_MAX - INT32_MAX)
 
-/* ---- Commits as documents ------------------------------------------------------------------ */
+/* ---- Commits as documents ------------------------------------------------------- */
 
 static int foreign(const tide_commit *commit, const char *what, tide_error *error) {
   return tide__fail_store(error, 0,
@@ -120,7 +120,7 @@ void tide__mongo_document(const tide_commit *commit, const uint8_t id[TIDE__COMM
   tide__append_body(to, "body", commit->body, commit->body_size);
 }
 
-/* ---- What is known of the aggregates -------------------------------------------------------- */
+/* ---- What is known of the aggregates -------------------------------------------- */
 
 typedef struct known {
   tide__link link; /* first member */
@@ -166,20 +166,25 @@ void tide__mongo_apply(tide__mongo_tenant *tenant, const tide_commit *commit) {
   know_next(tenant, commit->type, commit->id, commit->version + commit->count);
 }
 
-/* ---- Following ---------------------------------------------------------------------------------
- */
+/* ---- Following ------------------------------------------------------------------ */
+
+void tide__mongo_settle(tide__proposal *proposal, tide_outcome outcome, const tide_commit *found) {
+  if (proposal->outcome != 0) return;
+  proposal->outcome = outcome;
+  if (found == NULL) return;
+  proposal->position = found->position;
+  proposal->time = found->time;
+  memcpy(proposal->hash, found->hash, TIDE_HASH_SIZE);
+}
 
 /* Is it one of those in flight? Then its writer need not send it again. */
-static void tell(tide__mongo_tenant *tenant, const tide_commit *commit, const uint8_t *id) {
+static bool tell(tide__mongo_tenant *tenant, const tide_commit *commit, const uint8_t *id) {
   for (size_t i = 0; i < tenant->proposal_count; i++) {
-    tide__proposal *p = &tenant->proposals[i];
-    if (p->outcome != 0 || memcmp(p->id, id, TIDE__COMMIT_ID) != 0) continue;
-    p->outcome = TIDE_APPENDED;
-    p->commit->position = commit->position;
-    p->commit->time = commit->time;
-    memcpy(p->commit->hash, commit->hash, TIDE_HASH_SIZE);
-    return;
+    if (memcmp(tenant->proposals[i].id, id, TIDE__COMMIT_ID) != 0) continue;
+    tide__mongo_settle(&tenant->proposals[i], TIDE_APPENDED, commit);
+    return true;
   }
+  return false;
 }
 
 int tide__mongo_fail_hole(tide__mongo_tenant *tenant, int64_t expected, int64_t found,
@@ -212,7 +217,7 @@ static int apply_page(tide__mongo_tenant *tenant, const tide__reply *reply, size
       break;
     }
     tide__mongo_apply(tenant, &commit);
-    tell(tenant, &commit, id);
+    if (!tell(tenant, &commit, id)) tenant->others = tide__monotonic();
     *moved = true;
   }
   if (code == TIDE_OK) tenant->looked = tide__monotonic();
@@ -306,17 +311,15 @@ int tide__mongo_head(tide_store *base, const char *name, tide_head *head, tide_e
   return code;
 }
 
-/* ---- Looking whether it is still the same log
- * ---------------------------------------------------- */
+/* ---- Looking whether it is still the same log ----------------------------------- */
 
 static void forget(tide__mongo_tenant *tenant) {
+  tenant->forgotten++;
   tide__map_free(&tenant->known_next, free_known);
   memset(&tenant->head, 0, sizeof tenant->head);
   tenant->last = -1;
   tenant->torn = false;
   tenant->known = tenant->ready = tenant->warm = false;
-  if (tenant->resume != NULL) bson_destroy(tenant->resume);
-  tenant->resume = NULL;
 }
 
 /* Is the first document of the reply the commit with this hash? */
@@ -349,6 +352,14 @@ static int is_there(tide__mongo *store, tide__connection *connection,
   return code;
 }
 
+int tide__mongo_fail_other_log(const tide__mongo_tenant *tenant, tide_error *error) {
+  return tide__fail_store(error, 1,
+                          "the log of %s is not the one that was there before: its database was "
+                          "dropped or put back while it was in use; what was known of it is "
+                          "forgotten, and the same call finds what is there now",
+                          tenant->name);
+}
+
 int tide__mongo_look(tide__mongo *store, tide__connection *connection, tide__mongo_tenant *tenant,
                      tide_error *error) {
   uint8_t hash[TIDE_HASH_SIZE];
@@ -372,15 +383,10 @@ int tide__mongo_look(tide__mongo *store, tide__connection *connection, tide__mon
     forget(tenant);
   (void)pthread_mutex_unlock(&tenant->lock);
   if (same) return TIDE_OK;
-  return tide__fail_store(error, 1,
-                          "the log of %s is not the one that was there before: its database was "
-                          "dropped or put back while it was in use; what was known of it is "
-                          "forgotten, and the same call finds what is there now",
-                          tenant->name);
+  return tide__mongo_fail_other_log(tenant, error);
 }
 
-/* ---- Looking up
- * -------------------------------------------------------------------------------------- */
+/* ---- Looking up ----------------------------------------------------------------- */
 
 int tide__mongo_find_next(tide__mongo *store, tide__connection *connection,
                           tide__mongo_tenant *tenant, const char *type, const char *id,

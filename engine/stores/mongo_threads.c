@@ -12,17 +12,34 @@
 #include "stores/mongo_store.h"
 
 #define LIST_PAGE 1000
-#define CLAIM     16 /* bytes of a request's own name */
+#define CLAIM     16   /* bytes of a request's own name */
+#define SESSION   16   /* bytes of the name of a session of MongoDB's */
+#define BLOCKED   1000 /* ms that a lease waits for a transaction */
+
+#define MAX_TIME_EXPIRED 50
 
 /* A thread's document as it was answered; the pointers are the reply's. */
 typedef struct answered {
   bool there;
-  bool admitted, again, apart, expired;
+  bool holds, admitted, again, apart, expired;
   const char *owner;
   int64_t token, until;
   const uint8_t *cursors;
   size_t size;
+  uint8_t last[CLAIM]; /* the last commit's name, all 0 where there was none */
+  bool has_session;    /* of a transaction that a reader before may have left open */
+  uint8_t session[SESSION];
 } answered;
+
+static bool read_name(const bson_iter_t *field, uint8_t to[CLAIM]) {
+  const uint8_t *data;
+  uint32_t size;
+  bson_subtype_t subtype;
+  if (!BSON_ITER_HOLDS_BINARY(field)) return false;
+  bson_iter_binary(field, &subtype, &size, &data);
+  if (size == CLAIM) memcpy(to, data, CLAIM);
+  return size == CLAIM;
+}
 
 static void read_fields(bson_iter_t *fields, answered *to) {
   to->there = true;
@@ -32,12 +49,15 @@ static void read_fields(bson_iter_t *fields, answered *to) {
       to->owner = bson_iter_utf8(fields, NULL);
     if (strcmp(key, "token") == 0) to->token = bson_iter_as_int64(fields);
     if (strcmp(key, "until") == 0) to->until = bson_iter_as_int64(fields);
+    if (strcmp(key, "last") == 0) (void)read_name(fields, to->last);
+    if (strcmp(key, "holds") == 0) to->holds = bson_iter_as_bool(fields);
     if (strcmp(key, "admitted") == 0) to->admitted = bson_iter_as_bool(fields);
     if (strcmp(key, "again") == 0) to->again = bson_iter_as_bool(fields);
     if (strcmp(key, "apart") == 0) to->apart = bson_iter_as_bool(fields);
     if (strcmp(key, "expired") == 0) to->expired = bson_iter_as_bool(fields);
     if (strcmp(key, "cursors") == 0 && !tide__body_of(fields, &to->cursors, &to->size))
       to->cursors = NULL;
+    if (strcmp(key, "left") == 0) to->has_session = read_name(fields, to->session);
   }
 }
 
@@ -62,7 +82,7 @@ static int copy_cursors(const answered *from, tide_bytes *to, tide_error *error)
   return TIDE_OK;
 }
 
-/* ---- Pipelines ------------------------------------------------------------------------------- */
+/* ---- Pipelines ------------------------------------------------------------------ */
 
 /* { $literal: BSON }: what users name is never taken for an expression. */
 static bson_t *literal(const uint8_t *data, size_t size) {
@@ -91,11 +111,10 @@ static bson_t *modify_command(const char *thread, bson_t *pipeline, bool upsert)
   return command;
 }
 
-/* ---- Leases
- * --------------------------------------------------------------------------------------- */
+/* ---- Leases --------------------------------------------------------------------- */
 
 /* `claim` is the request's own name: one that comes again, however late, changes nothing, and
-** gets the same answer. */
+** gets the same answer. `left` is the session of an owner that did not give its lease up. */
 static bson_t *lease_command(const char *thread, const char *owner, int64_t duration, bool apart,
                              const uint8_t claim[CLAIM]) {
 #define CHANGED                                                                                    \
@@ -114,10 +133,13 @@ static bson_t *lease_command(const char *thread, const char *owner, int64_t dura
                CHANGED, "{", "$add", "[", "{", "$ifNull", "[", BCON_UTF8("$token"), BCON_INT64(0),
                "]", "}", BCON_INT64(1), "]", "}", BCON_UTF8("$token"), "]", "}", "until", "{",
                "$cond", "[", CHANGED, "{", "$add", "[", NOW, BCON_INT64(duration), "]", "}",
-               BCON_UTF8("$until"), "]", "}", "claim", "{", "$cond", "[", CHANGED,
-               BCON_BIN(BSON_SUBTYPE_BINARY, claim, CLAIM), BCON_UTF8("$claim"), "]", "}",
-               "cursors", "{", "$ifNull", "[", BCON_UTF8("$cursors"), "{", "$literal", "{", "}",
-               "}", "]", "}", "}", "}"),
+               BCON_UTF8("$until"), "]", "}", "left", "{", "$cond", "[", CHANGED, "{", "$cond", "[",
+               "{", "$eq", "[", "{", "$ifNull", "[", BCON_UTF8("$owner"), BCON_UTF8(""), "]", "}",
+               BCON_UTF8(""), "]", "}", BCON_UTF8(""), "{", "$ifNull", "[", BCON_UTF8("$session"),
+               BCON_UTF8(""), "]", "}", "]", "}", BCON_UTF8("$left"), "]", "}", "claim", "{",
+               "$cond", "[", CHANGED, BCON_BIN(BSON_SUBTYPE_BINARY, claim, CLAIM),
+               BCON_UTF8("$claim"), "]", "}", "cursors", "{", "$ifNull", "[", BCON_UTF8("$cursors"),
+               "{", "$literal", "{", "}", "}", "]", "}", "}", "}"),
       true);
 #undef CHANGED
 }
@@ -128,6 +150,63 @@ static int new_claim(uint8_t claim[CLAIM], tide_error *error) {
   if (code == TIDE_OK) code = tide__random(&bits[1], error);
   if (code == TIDE_OK) memcpy(claim, bits, CLAIM);
   return code;
+}
+
+/* A thread as it stands, by the server's clock. */
+static bson_t *thread_command(const char *thread) {
+  return BCON_NEW("aggregate", BCON_UTF8("threads"), "pipeline", "[", "{", "$match", "{", "_id",
+                  BCON_UTF8(thread), "}", "}", "{", "$addFields", "{", "expired", "{", "$or", "[",
+                  NOBODYS, "]", "}", "left", BCON_UTF8("$session"), "}", "}", "]", "cursor", "{",
+                  "}");
+}
+
+/* Ends the transaction that a reader has left open when it died: until the server does, after
+** a minute, it would hold the thread and its documents. Who may not, or has nothing to end,
+** waits for the server. */
+static void end_session(tide__connection *connection, const answered *left) {
+  tide__reply reply;
+  if (!left->has_session) return;
+  bson_t *command = BCON_NEW("killSessions", "[", "{", "id",
+                             BCON_BIN(BSON_SUBTYPE_UUID, left->session, SESSION), "}", "]");
+  tide__mongo_command(connection, "admin", command, &reply);
+  tide__reply_free(&reply);
+  bson_destroy(command);
+}
+
+/* A transaction holds the thread: if its lease has expired, nobody waits for it any more. */
+static int end_blocker(tide__mongo *store, tide__connection *connection, const char *database,
+                       const char *thread, tide_error *error) {
+  tide__reply reply;
+  bson_iter_t documents, fields;
+  answered has = {.owner = ""};
+  bson_t *command = thread_command(thread);
+  int code = tide__mongo_ask(store, connection, database, command, &reply, error);
+  if (code == TIDE_OK && tide__batch(&reply, &documents) && bson_iter_next(&documents) &&
+      bson_iter_recurse(&documents, &fields))
+    read_fields(&fields, &has);
+  if (code == TIDE_OK && has.expired) end_session(connection, &has);
+  tide__reply_free(&reply);
+  bson_destroy(command);
+  return code;
+}
+
+/* Until the lease is taken, or another's. */
+static int take_lease(tide__mongo *store, tide__connection *connection, const char *database,
+                      const char *thread, const bson_t *command, tide__reply *reply,
+                      tide_error *error) {
+  tide__patience patience = tide__patience_begin(store);
+  for (;;) {
+    tide__mongo_write(connection, database, command, NULL, reply);
+    if (reply->answer == TIDE__DONE) return TIDE_OK;
+    /* refused by a key: two have made the thread at once, and the other one did */
+    if (reply->answer == TIDE__REFUSED || !tide__patience_again(&patience))
+      return tide__mongo_fail(store, "writing", reply, error);
+    if (reply->code == MAX_TIME_EXPIRED) {
+      int code = end_blocker(store, connection, database, thread, error);
+      if (code != TIDE_OK) return code;
+    }
+    tide__reply_free(reply);
+  }
 }
 
 int tide__mongo_lease(tide_store *base, const char *name, const char *thread, const char *owner,
@@ -144,32 +223,27 @@ int tide__mongo_lease(tide_store *base, const char *name, const char *thread, co
   code = tide__mongo_make(store, connection, tenant, error);
   if (code == TIDE_OK)
     code = tide__mongo_transactions(store, connection, tenant->database, &able, error);
-  tide__patience patience = tide__patience_begin(store);
-  for (bool done = false; code == TIDE_OK && !done;) {
+  if (code == TIDE_OK) {
     tide__reply reply;
     bson_t *command = lease_command(thread, owner, duration, !able, claim);
-    code = tide__mongo_do(store, connection, tenant->database, command, &reply, error);
-    bson_destroy(command);
-    if (code == TIDE_OK && reply.answer == TIDE__DUPLICATE) {
-      /* two have made the thread at once: the other one did */
-      if (!tide__patience_again(&patience))
-        code = tide__mongo_fail(store, "writing", &reply, error);
-    } else if (code == TIDE_OK) {
+    BSON_APPEND_INT32(command, "maxTimeMS", BLOCKED);
+    code = take_lease(store, connection, tenant->database, thread, command, &reply, error);
+    if (code == TIDE_OK) {
       answered has = read_value(&reply);
-      done = true;
       given = (tide_lease){.token = has.token, .until = has.until, .held = has.admitted};
       given.apart = given.held && has.apart;
+      if (given.held) end_session(connection, &has);
       if (given.held) code = copy_cursors(&has, &given.cursors, error);
     }
     tide__reply_free(&reply);
+    bson_destroy(command);
   }
   tide__mongo_leave(base, tenant, connection);
   if (code == TIDE_OK) *lease = given;
   return code;
 }
 
-/* ---- Committing cursors
- * ------------------------------------------------------------------------------ */
+/* ---- Committing cursors --------------------------------------------------------- */
 
 typedef struct cursor_commit {
   const char *thread, *owner;
@@ -177,7 +251,18 @@ typedef struct cursor_commit {
   const tide_bytes *cursors; /* NULL: they stay */
   bool release;
   uint8_t id[CLAIM]; /* its own name */
+  bool ordered;      /* it must follow the commit `behind` */
+  uint8_t behind[CLAIM];
 } cursor_commit;
+
+/* Is the thread's last commit the one that this one must follow? */
+static bson_t *follows(const cursor_commit *c) {
+  static const uint8_t none[CLAIM];
+  if (!c->ordered) return BCON_NEW("$literal", BCON_BOOL(true));
+  return BCON_NEW("$eq", "[", "{", "$ifNull", "[", BCON_UTF8("$last"),
+                  BCON_BIN(BSON_SUBTYPE_BINARY, none, CLAIM), "]", "}",
+                  BCON_BIN(BSON_SUBTYPE_BINARY, c->behind, CLAIM), "]");
+}
 
 /* Every commit changes the document, so that in a transaction two of them never pass each
 ** other by. */
@@ -200,15 +285,18 @@ static bson_t *cursor_command(const cursor_commit *c) {
     BSON_APPEND_DOCUMENT(set, "cursors", chosen);
     bson_destroy(chosen);
   }
+  bson_t *behind = follows(c);
   bson_t *command = modify_command(
       c->thread,
       BCON_NEW("0", "{", "$set", "{", "again", "{", "$eq", "[", BCON_UTF8("$last"),
-               BCON_BIN(BSON_SUBTYPE_BINARY, c->id, sizeof c->id), "]", "}", "admitted", "{",
-               "$and", "[", "{", "$eq", "[", BCON_UTF8("$owner"), "{", "$literal",
-               BCON_UTF8(c->owner), "}", "]", "}", "{", "$eq", "[", BCON_UTF8("$token"),
-               BCON_INT64(c->token), "]", "}", "{", "$gt", "[", BCON_UTF8("$until"), NOW, "]", "}",
-               "]", "}", "}", "}", "1", "{", "$set", BCON_DOCUMENT(set), "}"),
+               BCON_BIN(BSON_SUBTYPE_BINARY, c->id, sizeof c->id), "]", "}", "holds", "{", "$and",
+               "[", "{", "$eq", "[", BCON_UTF8("$owner"), "{", "$literal", BCON_UTF8(c->owner), "}",
+               "]", "}", "{", "$eq", "[", BCON_UTF8("$token"), BCON_INT64(c->token), "]", "}", "{",
+               "$gt", "[", BCON_UTF8("$until"), NOW, "]", "}", "]", "}", "}", "}", "1", "{", "$set",
+               "{", "admitted", "{", "$and", "[", BCON_UTF8("$holds"), BCON_DOCUMENT(behind), "]",
+               "}", "}", "}", "2", "{", "$set", BCON_DOCUMENT(set), "}"),
       false);
+  bson_destroy(behind);
   bson_destroy(set);
   bson_destroy(cursors);
   return command;
@@ -223,16 +311,56 @@ static int judge(const cursor_commit *c, const answered *has, tide_error *error)
 /* One document: no transaction is needed. */
 static int commit_alone(tide__mongo *store, tide__connection *connection, const char *database,
                         const cursor_commit *c, tide_error *error) {
-  tide__reply reply;
-  bson_t *command = cursor_command(c);
-  int code = tide__mongo_do(store, connection, database, command, &reply, error);
-  if (code == TIDE_OK) {
-    answered has = read_value(&reply);
-    code = judge(c, &has, error);
+  tide__patience patience = tide__patience_begin(store);
+  cursor_commit next = *c;
+  for (;;) {
+    tide__reply reply;
+    answered has = {.owner = ""};
+    bson_t *command = cursor_command(&next);
+    int code = tide__mongo_do(store, connection, database, command, &reply, error);
+    if (code == TIDE_OK) has = read_value(&reply);
+    /* another commit was the last one: it says which */
+    bool passed = has.there && has.holds && !has.admitted && !has.again;
+    if (code == TIDE_OK && !passed) code = judge(c, &has, error);
+    tide__reply_free(&reply);
+    bson_destroy(command);
+    if (code != TIDE_OK || !passed) return code;
+    memcpy(next.behind, has.last, CLAIM);
+    if (!tide__patience_again(&patience))
+      return tide__fail_store(error, 1, "the cursors of %.100s are committed by others, too",
+                              c->thread);
   }
+}
+
+/* Cursors that come late, from a try that was given up, are not to go back: a commit follows the
+** one that was the last when it was made, which the first answer tells. */
+static int commit_in_order(tide__mongo *store, tide__connection *connection, const char *database,
+                           const cursor_commit *c, tide_error *error) {
+  cursor_commit ordered = *c;
+  ordered.ordered = c->cursors != NULL;
+  return commit_alone(store, connection, database, &ordered, error);
+}
+
+/* Says under which session this reader writes, so that whoever takes its lease over can end it. */
+static void note_session(tide__connection *connection, const char *database, const cursor_commit *c,
+                         mongoc_client_session_t *session) {
+  tide__reply reply;
+  bson_iter_t id;
+  const uint8_t *data;
+  bson_subtype_t subtype;
+  uint32_t size;
+  const bson_t *lsid = mongoc_client_session_get_lsid(session);
+  if (!bson_iter_init_find(&id, lsid, "id") || !BSON_ITER_HOLDS_BINARY(&id)) return;
+  bson_iter_binary(&id, &subtype, &size, &data);
+  bson_t *command =
+      BCON_NEW("update", BCON_UTF8("threads"), "updates", "[", "{", "q", "{", "_id",
+               BCON_UTF8(c->thread), "owner", BCON_UTF8(c->owner), "token", BCON_INT64(c->token),
+               "}", "u", "{", "$set", "{", "session", BCON_BIN(subtype, data, size), "}", "}", "}",
+               "]", "maxTimeMS", BCON_INT32(BLOCKED));
+  /* where it fails the transaction will say why */
+  tide__mongo_write(connection, database, command, NULL, &reply);
   tide__reply_free(&reply);
   bson_destroy(command);
-  return code;
 }
 
 /* One try of the transaction; *done: committed, now or by an earlier try. */
@@ -240,13 +368,13 @@ static int try_together(tide__mongo *store, tide__connection *connection, const 
                         const cursor_commit *c, const tide_document *documents, size_t count,
                         tide__patience *patience, tide__reply *reply, bool *done,
                         tide_error *error) {
-  mongoc_client_session_t *session = NULL;
+  int code = TIDE_OK;
   *done = false;
-  memset(reply, 0, sizeof *reply);
-  bson_init(&reply->bson);
-  int code = tide__mongo_begin(store, connection, &session, error);
-  if (code != TIDE_OK) return code;
+  mongoc_client_session_t *session = tide__mongo_begin(connection, reply);
+  if (session == NULL) return code;
   bson_t *command = cursor_command(c);
+  connection->pinned = true; /* the session is its client's */
+  note_session(connection, database, c, session);
   tide__reply_free(reply);
   tide__mongo_write(connection, database, command, session, reply);
   bson_destroy(command);
@@ -262,10 +390,11 @@ static int try_together(tide__mongo *store, tide__connection *connection, const 
   }
   if (code == TIDE_OK && !*done && reply->answer == TIDE__DONE) {
     tide__reply_free(reply);
-    tide__mongo_commit(session, patience, reply);
+    tide__mongo_commit(connection, session, patience, reply);
     *done = reply->answer == TIDE__DONE;
   }
   mongoc_client_session_destroy(session); /* aborts what is not committed */
+  connection->pinned = false;
   return code;
 }
 
@@ -278,7 +407,8 @@ static int commit_together(tide__mongo *store, tide__connection *connection, con
     bool done;
     int code = try_together(store, connection, database, c, documents, count, &patience, &reply,
                             &done, error);
-    bool refused = reply.answer == TIDE__REFUSED || reply.answer == TIDE__DUPLICATE;
+    /* a key refuses a path that somebody has made since the transaction began */
+    bool refused = reply.answer == TIDE__REFUSED;
     if (code == TIDE_OK && !done && (refused || !tide__patience_again(&patience)))
       code = tide__mongo_fail(store, "writing", &reply, error);
     tide__reply_free(&reply);
@@ -302,8 +432,11 @@ static int commit_apart(tide__mongo *store, tide__connection *connection, const 
   code = tide__mongo_write_documents(store, connection, database, NULL, documents, count, &reply,
                                      error);
   tide__reply_free(&reply);
-  if (code == TIDE_OK) code = commit_alone(store, connection, database, c, error);
-  return code;
+  if (code != TIDE_OK) return code;
+  cursor_commit ordered = *c;
+  ordered.ordered = true;
+  memcpy(ordered.behind, fence.id, CLAIM);
+  return commit_alone(store, connection, database, &ordered, error);
 }
 
 int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *thread,
@@ -325,7 +458,7 @@ int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *t
   if (code == TIDE_OK && count > 0)
     code = tide__mongo_transactions(store, connection, tenant->database, &able, error);
   if (code == TIDE_OK) {
-    code = count == 0 ? commit_alone(store, connection, tenant->database, &c, error)
+    code = count == 0 ? commit_in_order(store, connection, tenant->database, &c, error)
            : able
                ? commit_together(store, connection, tenant->database, &c, documents, count, error)
                : commit_apart(store, connection, tenant->database, &c, documents, count, error);
@@ -334,8 +467,7 @@ int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *t
   return code;
 }
 
-/* ---- Threads as they stand
- * ---------------------------------------------------------------------------- */
+/* ---- Threads as they stand ------------------------------------------------------ */
 
 int tide__mongo_list_threads(tide_store *base, const char *name, const char *after, size_t limit,
                              tide_bytes *names, size_t *count, tide_error *error) {
@@ -382,10 +514,7 @@ int tide__mongo_get_thread(tide_store *base, const char *name, const char *threa
   if (code == TIDE_OK && tide__mongo_is_known(tenant)) {
     tide__reply reply;
     bson_iter_t documents, fields;
-    bson_t *command =
-        BCON_NEW("aggregate", BCON_UTF8("threads"), "pipeline", "[", "{", "$match", "{", "_id",
-                 BCON_UTF8(thread), "}", "}", "{", "$addFields", "{", "expired", "{", "$or", "[",
-                 NOBODYS, "]", "}", "}", "}", "]", "cursor", "{", "}");
+    bson_t *command = thread_command(thread);
     code = tide__mongo_ask(store, connection, tenant->database, command, &reply, error);
     if (code == TIDE_OK && tide__batch(&reply, &documents) && bson_iter_next(&documents) &&
         bson_iter_recurse(&documents, &fields))

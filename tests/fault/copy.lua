@@ -1,9 +1,10 @@
 -- Kills copies of a tenant at random moments, while another process goes on writing and
 -- reading in the source, and runs them again until one comes to its end. The target is then
--- what the source is: the same head, documents and cursors.
+-- what the source is: the same head, documents and cursors. Beneath tests/mongodb/with_server
+-- one of the two is on its server, which is killed now and then, too.
 --
 --   fault_launcher copy.lua                          the test
---   lua5.4 copy.lua fill FOLDER EVENTS SEED          writes, and polls a thread now and then
+--   lua5.4 copy.lua fill URI EVENTS SEED             writes, and polls a thread now and then
 --   lua5.4 copy.lua copy FROM TO                     one copy
 
 local tidelog = require "tidelog"
@@ -28,10 +29,10 @@ Counter.events = { MeterRead = function(self, _, event)
   self.db:doc("/recent/" .. event.position - 100):delete()
 end }
 
-local function fill(folder, events, seed)
+local function fill(uri, events, seed)
   math.randomseed(seed)
   io.stdout:setvbuf "line"
-  local store = tidelog.open("sqlite:" .. folder)
+  local store = tidelog.open(uri)
   local ch, reader = tidelog.CommandHandler(store, { Meter }), tidelog.StreamReader(store)
   local actor = tidelog.Actor { id = "filler", tenant = TENANT, roles = {} }
   local count = 0
@@ -48,8 +49,8 @@ end
 
 local function copy(from, to)
   io.stdout:setvbuf "line"
-  local source <close> = tidelog.open("sqlite:" .. from)
-  local target <close> = tidelog.open("sqlite:" .. to)
+  local source <close> = tidelog.open(from)
+  local target <close> = tidelog.open(to)
   print "begun"
   -- small groups, so that there are many moments to be killed at
   local import = engine.import
@@ -65,9 +66,10 @@ if arg[1] == "copy" then return copy(arg[2], arg[3]) end
 
 local fault = require "tests.fault.fault"
 
-local ROUNDS = fault.quick and 1 or 4
-local KILLS = fault.count("TIDELOG_CRASH_KILLS", 40, 8) // ROUNDS
-local EVENTS = fault.quick and 600 or 2000
+local ON_MONGODB = os.getenv "TIDELOG_MONGODB_URI" ~= nil
+local ROUNDS = ON_MONGODB and 2 or fault.quick and 1 or 4
+local KILLS = fault.count("TIDELOG_CRASH_KILLS", ON_MONGODB and 24 or 40, 8) // ROUNDS
+local EVENTS = ON_MONGODB and 400 or fault.quick and 600 or 2000
 local PATIENCE = 60000 -- ms
 
 local function child(...)
@@ -75,8 +77,8 @@ local function child(...)
 end
 
 -- Everything that a copy carries over, as text.
-local function content(folder)
-  local store <close> = tidelog.open("sqlite:" .. folder)
+local function content(uri)
+  local store <close> = tidelog.open(uri)
   local lines = {}
   local function add(...) lines[#lines + 1] = table.concat({ ... }, " ") end
   local position, time, hash = engine.head(store, TENANT)
@@ -86,21 +88,36 @@ local function content(folder)
   end
   for _, thread in ipairs(store:threads(TENANT)) do
     add("thread", thread.name, engine.toJson(engine.encode(thread.cursors, "cursors"), 0))
-    fault.expect(not thread.owner, "the thread %s of %s is leased by %s", thread.name, folder, thread.owner)
+    fault.expect(not thread.owner, "the thread %s of %s is leased by %s", thread.name, uri, thread.owner)
   end
   store:check(TENANT)
   return lines, position
 end
 
-local kills, halves, ends, copied = 0, 0, 0, 0
+local kills, halves, ends, copied, servers = 0, 0, 0, 0, 0
+
+-- A place for the source or the target of a round.
+local function place(sqlite)
+  return sqlite and "sqlite:" .. fault.folder() or fault.place()
+end
+
+-- Kills the server and starts it again: those who use it wait for it.
+local function killServer(children)
+  local control = fault.scripts .. "../mongodb/control"
+  fault.expect(fault.shell("'%s' kill >/dev/null", control), "the server cannot be killed")
+  fault.wait(math.random(0, 300), children)
+  fault.expect(fault.shell("'%s' start >/dev/null", control), "the server does not start")
+  servers = servers + 1
+end
 
 -- How far the target is, without disturbing it.
-local function headOf(folder)
-  local store <close> = tidelog.open("sqlite:" .. folder)
+local function headOf(uri)
+  local store <close> = tidelog.open(uri)
   return store:head(TENANT)
 end
 
-local function round(from, to)
+local function round(fromSqlite, toSqlite)
+  local from, to = place(fromSqlite), place(toSqlite)
   fill(from, EVENTS // 2, math.random(1 << 40))
   local filler = child("fill", from, EVENTS // 2, math.random(1 << 40))
   local longest, killed = 60, 0 -- ms
@@ -108,6 +125,10 @@ local function round(from, to)
     local copier = child("copy", from, to)
     copier:line(PATIENCE) -- begun
     fault.wait(math.random(longest), { copier, filler })
+    if ON_MONGODB and math.random(4) == 1 then
+      killServer { copier, filler }
+      fault.wait(math.random(longest), { copier, filler })
+    end
     if copier.child:wait(0) then
       ends = ends + 1
       longest = math.max(1, longest * 9 // 10)
@@ -116,7 +137,7 @@ local function round(from, to)
       end
       if math.random(2) == 1 then -- from the beginning again
         fault.remove(to)
-        to = fault.folder()
+        to = place(toSqlite)
       end
     else
       local before = headOf(to)
@@ -139,13 +160,14 @@ local function round(from, to)
     if not fault.expect(a[i] == b[i], "the source has %s, the target %s", a[i], b[i]) then break end
   end
   fault.expect(events == EVENTS, "%d events were written, not %d", events, EVENTS)
-  fault.expect(#a > 100, "only %d lines to compare", #a)
+  fault.expect(#a > (ON_MONGODB and 50 or 100), "only %d lines to compare", #a)
 end
 
-for _ = 1, ROUNDS do
-  if fault.failures == 0 then round(fault.folder(), fault.folder()) end
+for i = 1, ROUNDS do
+  if fault.failures == 0 then round(not ON_MONGODB or i % 2 == 0, not ON_MONGODB or i % 2 == 1) end
 end
 fault.expect(kills > 0, "nothing was killed")
 fault.expect(halves > 0, "no copy was killed in the middle of its log")
 fault.finish("copies: %d killed, %d of them in the middle of the log, %d came to their end meanwhile; %d rounds of %d "
-  .. "events, the same on both sides", kills, halves, ends, ROUNDS, EVENTS)
+  .. "events, the same on both sides%s", kills, halves, ends, ROUNDS, EVENTS,
+  ON_MONGODB and ("; the server was killed %d times"):format(servers) or "")

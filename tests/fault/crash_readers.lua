@@ -116,13 +116,6 @@ local ON_MONGODB = os.getenv "TIDELOG_MONGODB_URI" ~= nil
 local EVENTS = (fault.quick or ON_MONGODB) and 300 or 1500
 local LEASE = ON_MONGODB and 250 or 80 -- ms; those who come after a killed reader wait for it
 
-local pretence = os.getenv "TIDELOG_FAULT_PRETEND" -- of tests/mongodb/proxy.py: what the server lacks
-if pretence then
-  local told = fault.shell([['%s/../mongodb/control' proxy '{"do": "pretend", "as": "%s"}' >/dev/null]], fault.scripts,
-    pretence)
-  if not told then fault.skip "no proxy" end
-end
-
 local uri = fault.place()
 local kills, polls, losses = 0, 0, 0
 
@@ -192,7 +185,7 @@ for _, document in ipairs(store:documents(TENANT):list()) do
 end
 for path in pairs(expected) do fault.fail("%s is missing", path) end
 local mode = store:describe(TENANT).documents
-fault.expect(mode == (pretence and "forward only" or "with cursors"), "documents are written %s", mode)
+fault.expect(mode == (os.getenv "TIDELOG_FAULT_DOCUMENTS" or "with cursors"), "documents are written %s", mode)
 store:close()
 fault.expect(polls > 0, "nothing was polled")
 fault.finish("readers: %d kills, %d polls, %d of them lost their lease; %d events, each counted exactly once "

@@ -6,7 +6,7 @@ local fault = require "tests.fault.fault"
 local workers = require "tests.mongodb.workers"
 
 local PROCESSES = 4
-local COMMITS = fault.count("TIDELOG_FAULT_COMMANDS", 700, 100) -- of each
+local COMMITS = fault.count("TIDELOG_FAULT_COMMANDS", 250, 80) -- of each
 local PATIENCE = 90000 -- ms
 
 local function round(tenants)

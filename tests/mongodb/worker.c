@@ -230,8 +230,9 @@ static void settle(process *w, task *const *of, const tide_commit *commits,
       hex(commits[i].hash, digits);
       w->next[t->tenant][t->aggregate] = commits[i].version + commits[i].count;
     }
-    used += (size_t)snprintf(text + used, sizeof text - used, "A %d %d %d %" PRId64 " %d %s\n",
-                             t->writer, t->number, t->tenant, commits[i].position, t->value, digits);
+    used +=
+        (size_t)snprintf(text + used, sizeof text - used, "A %d %d %d %" PRId64 " %d %s\n",
+                         t->writer, t->number, t->tenant, commits[i].position, t->value, digits);
   }
   say(text, used);
   for (int a = 0; a < SHARED + OWN; a++)
@@ -277,8 +278,7 @@ static void write_group(process *w, int64_t room) {
     const int count = make_commits(w, tasks, size, commits, bodies, of);
     if (count == 0) return;
     name_tenant(tenant, name);
-    const int code =
-        tide__store_append(w->store, name, commits, (size_t)count, outcomes, &error);
+    const int code = tide__store_append(w->store, name, commits, (size_t)count, outcomes, &error);
     for (int i = 0; i < count; i++)
       bson_destroy(bodies[i]);
     if (code == TIDE_OK)
@@ -316,12 +316,12 @@ static int run_writer(char **arguments) {
   while (commits == 0 ? !is_told_to_end() && tide__monotonic() < w->ends : w->numbers < commits)
     write_group(w, commits == 0 ? GROUP_MOST : commits - w->numbers);
   if (tide__store_describe(w->store, NULL, &about, &error) != TIDE_OK) fail("describe", &error);
-  const int size = snprintf(line, sizeof line,
-                            "D %d %" PRId64 " %" PRId64 " %" PRId64 " %d %" PRId64 " %" PRId64
-                            " %" PRId64 " %" PRId64 "\n",
-                            w->me, w->commits, w->sum, w->conflicts, w->most,
-                            described(&about, "proposals"), described(&about, "reproposals"),
-                            w->errors, tide__monotonic() - began);
+  const int size =
+      snprintf(line, sizeof line,
+               "D %d %" PRId64 " %" PRId64 " %" PRId64 " %d %" PRId64 " %" PRId64 " %" PRId64
+               " %" PRId64 "\n",
+               w->me, w->commits, w->sum, w->conflicts, w->most, described(&about, "proposals"),
+               described(&about, "reproposals"), w->errors, tide__monotonic() - began);
   say(line, (size_t)size);
   tide__bytes_free(&about);
   tide__store_close(w->store);
@@ -588,8 +588,9 @@ int main(int count, char **arguments) {
   if (count == 8 && strcmp(arguments[1], "write") == 0) return run_writer(arguments + 2);
   if (count == 5 && strcmp(arguments[1], "check") == 0) return run_checker(arguments + 2);
   if (count == 5 && strcmp(arguments[1], "command") == 0) return run_command(arguments + 2);
-  (void)fputs("usage: mongodb_worker write URI WRITER SEED TENANTS COMMITS PATIENCE | check URI "
-              "TENANTS SAID | command URI DATABASE JSON\n",
-              stderr);
+  (void)fputs(
+      "usage: mongodb_worker write URI WRITER SEED TENANTS COMMITS PATIENCE | check URI "
+      "TENANTS SAID | command URI DATABASE JSON\n",
+      stderr);
   return 2;
 }
