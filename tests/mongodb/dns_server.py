@@ -1,4 +1,4 @@
-"""A DNS server for tests/mongodb/with_srv: it knows one cluster and nothing else.
+"""A DNS server for tests/mongodb/with_srv: it knows one cluster, by some names, and nothing else.
 
 mongodb+srv:// URIs are resolved by DNS alone, so a test of them needs a server that answers
 for a name of the test's own. This one binds 127.0.0.1:53 and prints a line when it is ready.
@@ -18,6 +18,16 @@ NODE, PORT = "node.tidelog.test.", sys.argv[1]
 RECORDS = {
     ("_mongodb._tcp.db.tidelog.test.", "SRV"): [f"0 0 {PORT} {NODE}"],
     ("db.tidelog.test.", "TXT"): ['"authSource=admin"'],
+    # What TXT records may say: the set, right for one kind of server each, and the database of
+    # users, which is wrong here. And what they may not.
+    ("_mongodb._tcp.secantus.tidelog.test.", "SRV"): [f"0 0 {PORT} {NODE}"],
+    ("secantus.tidelog.test.", "TXT"): ['"replicaSet=secantus"'],
+    ("_mongodb._tcp.mongod.tidelog.test.", "SRV"): [f"0 0 {PORT} {NODE}"],
+    ("mongod.tidelog.test.", "TXT"): ['"replicaSet=tidelog"'],
+    ("_mongodb._tcp.nimda.tidelog.test.", "SRV"): [f"0 0 {PORT} {NODE}"],
+    ("nimda.tidelog.test.", "TXT"): ['"authSource=nimda"'],
+    ("_mongodb._tcp.weak.tidelog.test.", "SRV"): [f"0 0 {PORT} {NODE}"],
+    ("weak.tidelog.test.", "TXT"): ['"w=1"'],
     # A record that leads out of the domain, which drivers must refuse:
     ("_mongodb._tcp.elsewhere.tidelog.test.", "SRV"): [f"0 0 {PORT} node.example.com."],
     (NODE, "A"): ["127.0.0.1"],
