@@ -38,7 +38,6 @@ static void free_link(tide__link *link) {
 
 static void free_tenant(tide__mongo_tenant *tenant) {
   tide__map_free(&tenant->known_next, free_link);
-  if (tenant->resume != NULL) bson_destroy(tenant->resume);
   (void)pthread_mutex_destroy(&tenant->appending); /* nobody holds them */
   (void)pthread_mutex_destroy(&tenant->lock);
   free(tenant);

@@ -8,22 +8,6 @@
 
 #define SLICE 1000 /* ms that a stream is waited on before the tail is read all the same */
 
-/* Where the stream goes on: a token that this process had before. */
-static bson_t *stream_options(tide__mongo_tenant *tenant, int64_t wait) {
-  bson_t *options = BCON_NEW("maxAwaitTimeMS", BCON_INT64(wait), "batchSize", BCON_INT32(1));
-  (void)pthread_mutex_lock(&tenant->lock);
-  if (tenant->resume != NULL) BSON_APPEND_DOCUMENT(options, "resumeAfter", tenant->resume);
-  (void)pthread_mutex_unlock(&tenant->lock);
-  return options;
-}
-
-static void keep_token(tide__mongo_tenant *tenant, const bson_t *token) {
-  (void)pthread_mutex_lock(&tenant->lock);
-  if (tenant->resume != NULL) bson_destroy(tenant->resume);
-  tenant->resume = token == NULL ? NULL : bson_copy(token);
-  (void)pthread_mutex_unlock(&tenant->lock);
-}
-
 /* Codes of servers that have no change streams, or none for us: not found, not supported, not
 ** on a standalone, not authorized, an unknown stage. */
 static bool is_unsupported(int code) {
@@ -67,14 +51,15 @@ bool tide__mongo_change_streams(tide__mongo *store, tide__connection *connection
   return atomic_load(&store->change_streams) == TIDE__ABLE;
 }
 
-/* Opens the stream; NULL where it cannot be. */
+/* Opens the stream of what comes from now on; NULL where it cannot be. None is resumed: what
+** its reader has read already would wake it. */
 static mongoc_change_stream_t *open_stream(tide__mongo *store, mongoc_collection_t *events,
-                                           tide__mongo_tenant *tenant, int64_t wait) {
+                                           int64_t wait) {
   bool fatal;
   bson_t *pipeline = BCON_NEW("pipeline", "[", "{", "$match", "{", "operationType",
                               BCON_UTF8("insert"), "}", "}", "{", "$project", "{", "_id",
                               BCON_INT32(1), "documentKey", BCON_INT32(1), "}", "}", "]");
-  bson_t *options = stream_options(tenant, wait);
+  bson_t *options = BCON_NEW("maxAwaitTimeMS", BCON_INT64(wait), "batchSize", BCON_INT32(1));
   mongoc_change_stream_t *stream = mongoc_collection_watch(events, pipeline, options);
   bson_destroy(options);
   bson_destroy(pipeline);
@@ -84,9 +69,6 @@ static mongoc_change_stream_t *open_stream(tide__mongo *store, mongoc_collection
   }
   if (fatal) atomic_store(&store->change_streams, TIDE__UNABLE);
   mongoc_change_stream_destroy(stream);
-  /* A token that the server has lost, or whose stream has ended, is of no more use: the tail
-  ** has what was missed. */
-  keep_token(tenant, NULL);
   return NULL;
 }
 
@@ -110,15 +92,13 @@ static int wait_on_stream(tide__mongo *store, tide__connection *connection,
   mongoc_collection_t *events =
       mongoc_client_get_collection(tide__mongo_client(connection), tenant->database, "events");
   connection->pinned = true; /* the stream is its client's */
-  mongoc_change_stream_t *stream = open_stream(store, events, tenant, wait);
+  mongoc_change_stream_t *stream = open_stream(store, events, wait);
   int code = TIDE_OK;
   if (stream != NULL) {
     code = look_at_tail(store, connection, tenant, head, error);
     *waited = code == TIDE_OK && *head <= position;
     if (*waited) (void)mongoc_change_stream_next(stream, &news); /* it wakes, and tells no more */
-    bool failed = has_failed(stream, &fatal);
-    keep_token(tenant, failed ? NULL : mongoc_change_stream_get_resume_token(stream));
-    *waited = *waited && !failed;
+    *waited = *waited && !has_failed(stream, &fatal);
     mongoc_change_stream_destroy(stream);
   }
   mongoc_collection_destroy(events);

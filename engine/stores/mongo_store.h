@@ -125,7 +125,6 @@ struct tide__mongo_tenant {
   int64_t others;            /* when a commit of another process was last read, ms */
   int64_t turn;              /* when they were last let go first: until then, ms */
   tide__map known_next;      /* versions that come next, as of the head or later */
-  bson_t *resume;            /* where the change stream goes on, or NULL */
   tide__proposal *proposals; /* those in flight */
   size_t proposal_count;
 };

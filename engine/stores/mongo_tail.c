@@ -320,8 +320,6 @@ static void forget(tide__mongo_tenant *tenant) {
   tenant->last = -1;
   tenant->torn = false;
   tenant->known = tenant->ready = tenant->warm = false;
-  if (tenant->resume != NULL) bson_destroy(tenant->resume);
-  tenant->resume = NULL;
 }
 
 /* Is the first document of the reply the commit with this hash? */

@@ -6,7 +6,7 @@ assert(_VERSION == "Lua 5.4", "these specs are for Lua 5.4")
 local engine = require "tidelog.engine"
 local stores = require "tests.lua.support.stores"
 
-local COMMANDS = { "command", "events", "show", "status", "check", "copy", "run" }
+local COMMANDS = { "command", "events", "show", "status", "check", "copy", "mongodb", "run" }
 
 local function shell(script)
   local pipe = assert(io.popen(script))
@@ -102,11 +102,35 @@ describe("tidelog", function()
       file:close()
       local all = help
       for _, name in ipairs(COMMANDS) do all = all .. output(name, "--help") end
+      for _, action in ipairs { "setup", "close-hole" } do all = all .. output("mongodb", action, "--help") end
       local function has(text, where, option)
         assert.is_truthy(text:find(option, 1, true), option .. " is not in " .. where)
       end
       for option in all:gmatch "%-%-%l+" do has(page, "the man page", option) end
       for option in page:gmatch "%-%-%l+" do has(all, "the help", option) end
+    end)
+
+    it("without the password of the store's URI", function()
+      local uri = "mongodb://user:open-sesame@127.0.0.1:1/?tidelogPrefix=shop-"
+      local all = ""
+      for _, words in ipairs { "--help", "mongodb setup --print", "check", "status", "copy $TIDELOG_STORE memory:" } do
+        local printed, _, errors = line(("TIDELOG_STORE='%s' tidelog %s"):format(uri, words))
+        all = all .. printed .. errors
+      end
+      assert.is_truthy(all:find("127.0.0.1:1", 1, true), all)
+      assert.is_nil(all:find("sesame", 1, true), all)
+    end)
+
+    it("how to set up MongoDB, for the tenant and its database, without connecting", function()
+      local script = output("--store", "mongodb://nobody.invalid/?tidelogPrefix=shop-", "--tenant", "t1", "mongodb",
+        "setup", "--print")
+      for _, text in ipairs { 'getSiblingDB("shop-t1")', "{ type: 1, id: 1, version: 1 }", "unique: true",
+                              "{ type: 1, id: 1, commandId: 1 }", "createRole", "createUser", "accessLists", "backup",
+                              "primaryShard" } do
+        assert.is_truthy(script:find(text, 1, true), text)
+      end
+      assert.is_truthy(output("--store", "mongodb://h/", "--tenant", "admin", "mongodb", "setup", "--print")
+        :find('getSiblingDB("~admin")', 1, true))
     end)
 
     it("with --version", function()
@@ -144,6 +168,11 @@ describe("tidelog", function()
       { "actor is missing", "--actor", "", "command", "PressDot" },
       { "role is missing", "--role", "", "command", "PressDot" },
       { "none of sqlite:FOLDER, mongodb://", "--store", "postgres:x", "events" },
+      { "and this is for mongodb://", "mongodb", "setup" },
+      { "and this is for mongodb://", "mongodb", "close-hole", "4", "--yes" },
+      { "a command is required", "mongodb" },
+      { "'x' is not a whole number", "mongodb", "close-hole", "x" },
+      { "there is nobody to ask", "--store", "mongodb://h/", "mongodb", "close-hole", "4" },
       { "missing argument 'from'", "copy" },
       { "missing argument 'to'", "copy", "sqlite:data" },
       { "FROM: uri", "copy", "data", "sqlite:b" },

@@ -86,9 +86,26 @@ static void test_cursors_that_come_late_do_not_go_back(void **state) {
   }
 }
 
+static void test_who_waits_is_not_woken_by_what_was_read(void **state) {
+  contract *c = *state;
+  enum { many = 100 };
+  int64_t head;
+  contract_put(c, T, "Adder", "a", 0, 1);
+  OK(c, tide__store_wait(c->store, T, 1, 100, &head, &c->error));
+  fault_append_some(c, "a", 1, many);
+  bson_destroy(fault_proxy("{'do': 'reset'}"));
+  OK(c, tide__store_wait(c->store, T, 1 + many, 2500, &head, &c->error));
+  assert_int_equal(head, 1 + many);
+  bson_t *stats = fault_proxy("{'do': 'stats'}");
+  /* one each second, and none for each commit that was there */
+  assert_in_range(fault_number(stats, "commands.aggregate"), 1, 5);
+  bson_destroy(stats);
+}
+
 static const struct CMUnitTest cases[] = {
     PROXY_CASE(test_who_is_overtaken_by_its_own_commit_has_no_conflict),
     PROXY_CASE(test_cursors_that_come_late_do_not_go_back),
+    PROXY_CASE(test_who_waits_is_not_woken_by_what_was_read),
 };
 
 int main(void) {

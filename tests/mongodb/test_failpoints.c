@@ -245,11 +245,11 @@ static void test_a_wait_survives_a_stream_that_fails(void **state) {
   }
 }
 
-static void test_a_lost_resume_token_costs_no_news(void **state) {
+static void test_a_lost_history_costs_no_news(void **state) {
   contract *c = *state;
   int64_t head = -1;
   contract_put(c, T, "Adder", "a", 0, 1);
-  OK(c, tide__store_wait(c->store, T, 1, 200, &head, &c->error)); /* there is a token now */
+  OK(c, tide__store_wait(c->store, T, 1, 200, &head, &c->error));
   fault_failpoint("{'times': 2}", "'failCommands': ['aggregate', 'getMore'], 'errorCode': 286");
   tide_store *kept = c->store;
   c->store = contract_open_second(c);
@@ -274,7 +274,7 @@ int main(void) {
       CASE(test_a_failure_that_lasts_is_told_and_leaves_nothing_doubled),
       CASE(test_a_write_that_a_majority_has_is_acknowledged_though_the_server_gives_up_waiting),
       CASE(test_a_wait_survives_a_stream_that_fails),
-      CASE(test_a_lost_resume_token_costs_no_news),
+      CASE(test_a_lost_history_costs_no_news),
   };
   return RUN("failpoints", cases);
 }
