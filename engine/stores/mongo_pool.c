@@ -128,7 +128,11 @@ int tide__mongo_meet(tide__mongo *store, tide_error *error) {
   int code = new_connection(store, uri, &connection, error);
   mongoc_uri_destroy(uri);
   if (code != TIDE_OK) return code;
-  if (!ask(connection, "hello", NULL, &hello) && hello.code != 0) {
+  tide__patience patience = tide__patience_begin(store);
+  while (!ask(connection, "hello", NULL, &hello) && several &&
+         hello.error.domain == MONGOC_ERROR_STREAM && tide__patience_again(&patience))
+    tide__reply_free(&hello); /* it broke off: another one may answer, or the same again */
+  if (hello.answer != TIDE__DONE && hello.code != 0) {
     tide__reply_free(&hello);
     (void)ask(connection, "isMaster", NULL, &hello); /* what it was called before */
   }
