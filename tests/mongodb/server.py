@@ -230,8 +230,10 @@ class Server:
         self.launch(self.options.port, auth=bool(self.mongod and self.options.auth))
         if self.mongod and not self.options.standalone:
             with self.client(user=False) as client:
-                client.admin.command("replSetInitiate", {"_id": "tidelog", "members": [
-                    {"_id": i, "host": host} for i, host in enumerate(self.hosts)]})  # fmt: skip
+                config = {"_id": "tidelog", "members": [{"_id": i, "host": host} for i, host in enumerate(self.hosts)]}
+                if len(self.hosts) > 1:  # a failover takes seconds then, not a quarter of a minute
+                    config["settings"] = {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}
+                client.admin.command("replSetInitiate", config)
             self.wait_for_primary()
         if self.options.auth:
             with self.client(user=False) as client:

@@ -36,7 +36,7 @@
 #define WRITER_MOST 256
 #define NUMBER_MOST 100000
 #define VALUE_MOST  1000
-#define LIFE        150000 /* ms: the longest of a writer */
+#define LIFE        360000 /* ms: the longest of a writer */
 #define HEX_SIZE    (2 * TIDE_HASH_SIZE + 1)
 
 typedef struct chance {
