@@ -30,11 +30,6 @@ static const char *connecting(const tide__mongo *store) {
   return mongoc_uri_get_tls(store->uri.uri) ? "connecting by TLS" : "connecting";
 }
 
-/* libmongoc does not always say that it was in TLS where it failed. */
-static const char *connecting(const tide__mongo *store) {
-  return mongoc_uri_get_tls(store->uri.uri) ? "connecting by TLS" : "connecting";
-}
-
 static int fail_client(tide__mongo *store, const bson_error_t *why, tide_error *error) {
   tide__reply reply = {.error = *why, .answer = TIDE__REFUSED};
   if (why->domain == MONGOC_ERROR_STREAM) reply.answer = TIDE__UNRESOLVED;

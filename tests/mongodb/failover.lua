@@ -141,4 +141,5 @@ fault.expect(found.commits == found.said + found.givenUpFound, "%d commits, %d o
 fault.expect(stepDowns > 0, "no primary stepped down")
 fault.finish("the set: %d step-downs, %d rollbacks, %d restarts; %d commits acknowledged, commits lost = %d, "
   .. "doubled = 0; %d errors, of %d commits that they left open %d are there, once; %d events without a gap",
-  stepDowns, rollbacks, restarts, found.said, found.lost, workers.errors, found.givenUp, found.givenUpFound, found.events)
+  stepDowns, rollbacks, restarts, found.said, found.lost, workers.errors, found.givenUp, found.givenUpFound,
+  found.events)
