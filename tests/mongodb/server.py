@@ -214,7 +214,11 @@ class Server:
             if all(self.listening(i) for i in range(len(self.nodes))):
                 return
             self.end()
-        raise Problem("the server does not start: " + (self.folder / "log").read_text(errors="replace")[-2000:])
+        raise Problem("the server does not start: " + self.said(2000))
+
+    def said(self, size):
+        """The end of what the nodes have said."""
+        return (self.folder / "log").read_text(errors="replace")[-size:]
 
     def listening(self, number):
         host, port = self.hosts[number].rsplit(":", 1)
@@ -287,7 +291,7 @@ class Server:
         elif what == "start":
             node.start()
             if not self.listening(number):
-                raise Problem("it does not start")
+                raise Problem("it does not start: " + self.said(300).replace("\n", " "))
         elif what == "pause":
             node.pause(signal.SIGSTOP)
         elif what == "resume":

@@ -110,7 +110,7 @@ end
 
 --- Says a line to the server's runner: "kill", "start", "pause 1", ...
 function workers.control(line)
-  local ok = fault.shell("'%scontrol' '%s' >/dev/null", here, line)
+  local ok = fault.shell("'%scontrol' '%s' >&2", here, line)
   return fault.expect(ok, "control %s failed", line)
 end
 
