@@ -32,7 +32,7 @@ end }
 local function fill(uri, events, seed)
   math.randomseed(seed)
   io.stdout:setvbuf "line"
-  local store = tidelog.open(uri)
+  local store = tidelog.open(uri, { busyTimeout = 30000 }) -- longer than two kills of the server
   local ch, reader = tidelog.CommandHandler(store, { Meter }), tidelog.StreamReader(store)
   print "begun"
   local actor = tidelog.Actor { id = "filler", tenant = TENANT, roles = {} }
