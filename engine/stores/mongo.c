@@ -1,5 +1,4 @@
 /* mongo.c - the store on MongoDB: its pool of connections, its tenants, what its database can. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

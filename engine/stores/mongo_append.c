@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "core/clock.h"
-#include "core/id.h"
 #include "stores/mongo_store.h"
 
 /* A group is one command in one message: libmongoc would split at 48,000,000 bytes. */
@@ -490,12 +489,9 @@ static int propose_group(tide__mongo *store, tide__connection *connection,
   if (g.proposals == NULL) return tide__fail_memory(error);
   int code = TIDE_OK;
   for (size_t i = 0; i < count && code == TIDE_OK; i++) {
-    uint64_t bits[2];
     g.proposals[i].commit = &commits[i];
     g.proposals[i].next = -1;
-    code = tide__random(&bits[0], error);
-    if (code == TIDE_OK) code = tide__random(&bits[1], error);
-    if (code == TIDE_OK) memcpy(g.proposals[i].id, bits, sizeof bits);
+    code = tide__mongo_new_name(g.proposals[i].id, error);
   }
   (void)pthread_mutex_lock(&tenant->lock);
   tenant->proposals = g.proposals;

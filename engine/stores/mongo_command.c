@@ -7,6 +7,7 @@
 
 #include "core/bson_check.h"
 #include "core/clock.h"
+#include "core/id.h"
 #include "stores/mongo_store.h"
 
 #define LONGEST_PAUSE 200   /* ms */
@@ -226,6 +227,14 @@ void tide__mongo_sleep(int64_t ms) {
   struct timespec left = {ms / 1000, (long)(ms % 1000) * 1000000};
   while (nanosleep(&left, &left) != 0)
     continue;
+}
+
+int tide__mongo_new_name(uint8_t name[TIDE__COMMIT_ID], tide_error *error) {
+  uint64_t bits[2];
+  int code = tide__random(&bits[0], error);
+  if (code == TIDE_OK) code = tide__random(&bits[1], error);
+  if (code == TIDE_OK) memcpy(name, bits, sizeof bits);
+  return code;
 }
 
 /* splitmix64, by Sebastiano Vigna: each step is a new number for every caller. */

@@ -2,7 +2,6 @@
 **
 ** They are libmongoc's clients for one thread each, and not its pool: that has threads of its
 ** own, which half a second is waited for at the end, and which no fork() takes along. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

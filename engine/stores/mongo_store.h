@@ -152,6 +152,9 @@ mongoc_client_t *tide__mongo_client(tide__connection *connection);
 void tide__mongo_push(tide__mongo *store, tide__connection *connection); /* NULL is harmless */
 void tide__mongo_close_pool(tide__mongo *store);                         /* all were pushed */
 
+/* A random name, for a commit or for a request that may be sent again. */
+int tide__mongo_new_name(uint8_t name[TIDE__COMMIT_ID], tide_error *error);
+
 /* A number below `limit`; each caller gets another one. */
 uint64_t tide__mongo_dice(tide__mongo *store, uint64_t limit);
 void tide__mongo_sleep(int64_t ms);

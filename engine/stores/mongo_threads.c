@@ -8,13 +8,12 @@
 #include <string.h>
 
 #include "core/clock.h"
-#include "core/id.h"
 #include "stores/mongo_store.h"
 
 #define LIST_PAGE 1000
-#define CLAIM     16   /* bytes of a request's own name */
-#define SESSION   16   /* bytes of the name of a session of MongoDB's */
-#define BLOCKED   1000 /* ms that a lease waits for a transaction */
+#define CLAIM     TIDE__COMMIT_ID /* bytes of a request's own name */
+#define SESSION   16              /* bytes of the name of a session of MongoDB's */
+#define BLOCKED   1000            /* ms that a lease waits for a transaction */
 
 #define MAX_TIME_EXPIRED 50
 
@@ -144,14 +143,6 @@ static bson_t *lease_command(const char *thread, const char *owner, int64_t dura
 #undef CHANGED
 }
 
-static int new_claim(uint8_t claim[CLAIM], tide_error *error) {
-  uint64_t bits[2];
-  int code = tide__random(&bits[0], error);
-  if (code == TIDE_OK) code = tide__random(&bits[1], error);
-  if (code == TIDE_OK) memcpy(claim, bits, CLAIM);
-  return code;
-}
-
 /* A thread as it stands, by the server's clock. */
 static bson_t *thread_command(const char *thread) {
   return BCON_NEW("aggregate", BCON_UTF8("threads"), "pipeline", "[", "{", "$match", "{", "_id",
@@ -217,7 +208,7 @@ int tide__mongo_lease(tide_store *base, const char *name, const char *thread, co
   tide_lease given = {0};
   bool able = false;
   uint8_t claim[CLAIM];
-  int code = new_claim(claim, error);
+  int code = tide__mongo_new_name(claim, error);
   if (code == TIDE_OK) code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
   code = tide__mongo_make(store, connection, tenant, error);
@@ -425,7 +416,7 @@ static int commit_apart(tide__mongo *store, tide__connection *connection, const 
   tide__reply reply;
   fence.cursors = NULL;
   fence.release = false;
-  int code = new_claim(fence.id, error);
+  int code = tide__mongo_new_name(fence.id, error);
   if (code != TIDE_OK) return code;
   code = commit_alone(store, connection, database, &fence, error);
   if (code != TIDE_OK) return code;
@@ -451,7 +442,7 @@ int tide__mongo_commit_cursors(tide_store *base, const char *name, const char *t
       .thread = thread, .owner = owner, .token = token, .cursors = cursors, .release = release};
   int code = tide__mongo_enter(base, name, &tenant, &connection, error);
   if (code != TIDE_OK) return code;
-  code = new_claim(c.id, error);
+  code = tide__mongo_new_name(c.id, error);
   if (code == TIDE_OK) code = tide__mongo_know(store, connection, tenant, error);
   if (code == TIDE_OK && !tide__mongo_is_known(tenant))
     code = tide__fail_lease(thread, token, 0, error);

@@ -1,6 +1,5 @@
 /* mongo_uri.c - MongoDB connection strings: what may stand in them, what is set where they
 ** say nothing, and what never shows. */
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
